@@ -1,0 +1,52 @@
+# Everything goes into .venv; nothing outside this folder is changed.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+# Two workers suit the smallest machine that the project supports.
+JOBS ?= 2
+export PYTHON
+
+$(STAMP): requirements-dev.lock pyproject.toml scripts/find-python.sh
+	@python=$$(scripts/find-python.sh) || exit 1; \
+	echo "Setting up $(VENV) with $$python (once; about a minute) ..."; \
+	rm -f $(STAMP); "$$python" -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+.PHONY: help install demo serve test check bench docs lock clean
+help: ## Show what make can do
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## Set up .venv
+
+demo: $(STAMP) ## Run the main job against a local Telegram stand-in (ARGS=--once: check and exit)
+	@$(BIN)/trunkline demo $(ARGS)
+
+serve: $(STAMP) ## Run the platform on SQLite (ARGS="--port 8080")
+	@$(BIN)/trunkline serve $(ARGS)
+
+test: $(STAMP) ## Run every test
+	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+check: $(STAMP) ## Formatting, lint, types, import rules, generated docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m scripts.generate_docs --check
+
+bench: $(STAMP) ## Measure throughput as ratios within one run (ARGS=--quick)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(STAMP) ## Regenerate the generated pages in docs/
+	@$(BIN)/python -m scripts.generate_docs
+
+lock: $(STAMP) ## Resolve the lock files anew
+	@scripts/lock.sh
+
+clean: ## Remove .venv and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

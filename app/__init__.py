@@ -1,0 +1,1 @@
+"""Trunkline: a self-hosted integration platform."""

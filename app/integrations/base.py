@@ -1,0 +1,125 @@
+"""The contract: what a connector is."""
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ValidationError
+
+from .bodies import Body, JsonObject
+from .errors import FieldProblem, InvalidActionPayload, UnhandledWebhook, UnknownAction
+from .models import Action, Event
+from .requests import Reply, WebhookRequest
+from .specs import ActionSpec, EventSpec, PollSpec, SecretSpec
+from .verification import Verification
+
+
+class BaseIntegration:
+    """One external system, declared.
+
+    A connector sets `name` and `key`, declares what it can do, and implements `handle_webhook` and one
+    method for each action. Constructor parameters are given by name: a declared secret (str), `settings`
+    (an instance of `settings_model`), `http` (a ConnectorHttp for this connection).
+
+        version         of the connector, shown in the catalogue
+        secrets         what it needs to know: SecretSpec
+        actions         what it can do: ActionSpec
+        events          what it can tell: EventSpec
+        polls           what it asks for instead of being told: PollSpec
+        settings_model  Pydantic model of configuration that is not secret
+        body            how request bytes become items: JsonObject() unless declared
+        verification    how a request proves to be genuine; None leaves it to the unguessable URL
+        reply_within    seconds; set if `receive` must run before the sender is answered
+    """
+
+    name: ClassVar[str]
+    key: ClassVar[str]
+    version: ClassVar[str] = "1.0.0"
+    secrets: ClassVar[list[SecretSpec]] = []
+    actions: ClassVar[list[ActionSpec]] = []
+    events: ClassVar[list[EventSpec]] = []
+    polls: ClassVar[list[PollSpec]] = []
+    settings_model: ClassVar[type[BaseModel] | None] = None
+    body: ClassVar[Body] = JsonObject()
+    verification: ClassVar[Verification | None] = None
+    reply_within: ClassVar[float | None] = None
+
+    # What a connector implements.
+
+    async def handle_webhook(self, payload: dict[str, Any]) -> Event:
+        """Makes the event of one item. Anything raised leaves a failed webhook that can be replayed."""
+        raise UnhandledWebhook(
+            "no_handler", f"Integration '{self.key}' takes no webhooks: it does not define handle_webhook."
+        )
+
+    async def receive(self, request: WebhookRequest) -> Event | list[Event] | Reply | None:
+        """Makes the events of a whole request, for providers whose type or id is in the headers.
+
+        The default calls `handle_webhook` for each item. An override takes the request as one: all its
+        events are stored, or none.
+        """
+        return [await self.handle_webhook(item) for item in request.items]
+
+    async def check(self) -> None:
+        """Asks the provider whether the credentials are good.
+
+        Raises AuthenticationFailed if they are not, another ProviderError if that cannot be told.
+        The default has no way to ask and says nothing.
+        """
+
+    async def register_webhook(self, url: str, secrets: dict[str, str]) -> None:
+        """Tells the provider to send webhooks to `url`. Called again when the URL or a secret changes."""
+
+    async def unregister_webhook(self) -> None:
+        """Tells the provider to stop sending webhooks."""
+
+    def poll_enabled(self, poll: PollSpec, public_url: str | None) -> bool:
+        """Whether `poll` runs for this connection; `public_url` is None if providers cannot reach us."""
+        return True
+
+    async def aclose(self) -> None:
+        """Gives up what the instance holds. Called once, when no call is running any more."""
+
+    # What the base class does. Not for overriding.
+
+    async def execute(self, action: Action) -> Any:
+        """Validates the action and calls its handler.
+
+        Raises UnknownAction, InvalidActionPayload, or what the handler raises.
+        """
+        spec = self.action_spec(action.type)
+        return await call(getattr(self, spec.handler), self.validated(action))
+
+    @classmethod
+    def action_spec(cls, action_type: str) -> ActionSpec:
+        for spec in cls.actions:
+            if spec.name == action_type:
+                return spec
+        raise UnknownAction(cls.key, action_type, [spec.name for spec in cls.actions])
+
+    @classmethod
+    def event_spec(cls, event_type: str) -> EventSpec | None:
+        return next((spec for spec in cls.events if spec.name == event_type), None)
+
+    @classmethod
+    def validated(cls, action: Action) -> BaseModel:
+        """The action's payload as an instance of its model; raises UnknownAction or InvalidActionPayload."""
+        spec = cls.action_spec(action.type)
+        try:
+            return spec.model.model_validate(action.payload)
+        except ValidationError as error:
+            problems = [
+                FieldProblem(".".join(map(str, e["loc"])), e["type"], e["msg"])
+                for e in error.errors(include_url=False, include_input=False, include_context=False)
+            ]
+            # Without "from": the cause would carry the input values into every traceback.
+            raise InvalidActionPayload(action.type, problems) from None
+
+
+async def call(method: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a connector's method, which may be a coroutine function or a plain one (run in a thread)."""
+    if inspect.iscoroutinefunction(method):
+        return await method(*arguments)
+    result = await asyncio.to_thread(method, *arguments)
+    return await result if inspect.isawaitable(result) else result

@@ -1,0 +1,262 @@
+"""The connectors' way to the provider's HTTP API.
+
+`ConnectorHttp` turns faults and statuses into the contract's typed errors, keeps secrets out of them,
+and notes in the running attempt how far an exchange got, which is what decides whether an action may be
+repeated. An exception type alone does not tell: a reset while a body is being uploaded is a ReadError
+although the provider may have acted on it, so the transport's trace events are used.
+"""
+
+import logging
+import ssl
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx2
+
+from .errors import AuthenticationFailed, NotSent, ProviderError, RateLimited, Rejected, Unavailable
+
+# At INFO it logs every URL, and some providers carry the credential in it.
+logging.getLogger("httpx2").setLevel(logging.WARNING)
+logging.getLogger("httpcore2").setLevel(logging.WARNING)
+
+MAX_MESSAGE = 500
+"""Characters of a provider's own words that are kept in an error."""
+
+MAX_RETRY_AFTER = 24 * 3600.0
+"""Seconds: a provider that asks for more is not believed."""
+
+_NEVER_LEFT = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.UnsupportedProtocol,
+    httpx2.LocalProtocolError,
+    httpx2.ProxyError,
+)
+
+
+@dataclass
+class AttemptTrace:
+    """What one attempt of an action did on the wire so far.
+
+    begun   a request that may have an effect (anything but GET, HEAD, OPTIONS) started to be written
+    status  the status of the last answer
+    """
+
+    begun: bool = False
+    status: int | None = None
+
+
+current_attempt: ContextVar[AttemptTrace | None] = ContextVar("current_attempt", default=None)
+
+Explain = Callable[[httpx2.Response], ProviderError | None]
+"""Reads a provider's own error body; None leaves the judgement to the status."""
+
+
+@lru_cache(maxsize=1)
+def _ssl_context() -> ssl.SSLContext:
+    # Loading the trust store costs tens of milliseconds and megabytes; every client shares one.
+    return httpx2.create_ssl_context()
+
+
+class ConnectorHttp:
+    """An asynchronous HTTP client for one connection.
+
+    base_url   prepended to relative URLs
+    headers    sent with every request
+    timeout    seconds for connecting, and for each read and write
+    explain    reads the provider's error bodies, for better messages and a hidden retry_after
+    redact     secret values that must not show up in errors
+    transport  stands in for the network in tests
+    """
+
+    def __init__(
+        self,
+        base_url: str = "",
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 30.0,
+        explain: Explain | None = None,
+        redact: Iterable[str] = (),
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._base_url = base_url
+        self._headers = dict(headers or {})
+        self._timeout = timeout
+        self._explain = explain
+        self._redact = _spellings(redact)
+        self._client = httpx2.AsyncClient(
+            transport=transport, verify=_ssl_context() if transport is None else True, follow_redirects=False
+        )
+
+    def bind(
+        self,
+        base_url: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        explain: Explain | None = None,
+        redact: Iterable[str] = (),
+    ) -> Self:
+        """The same connection pool with other defaults: how a client shapes the `http` it was given."""
+        bound = object.__new__(type(self))
+        bound._base_url = self._base_url if base_url is None else base_url
+        bound._headers = self._headers | dict(headers or {})
+        bound._timeout = self._timeout if timeout is None else timeout
+        bound._explain = explain or self._explain
+        bound._redact = self._redact + _spellings(redact)
+        bound._client = self._client
+        return bound
+
+    async def get(self, url: str, **options: Any) -> httpx2.Response:
+        return await self.request("GET", url, **options)
+
+    async def post(self, url: str, **options: Any) -> httpx2.Response:
+        return await self.request("POST", url, **options)
+
+    async def put(self, url: str, **options: Any) -> httpx2.Response:
+        return await self.request("PUT", url, **options)
+
+    async def patch(self, url: str, **options: Any) -> httpx2.Response:
+        return await self.request("PATCH", url, **options)
+
+    async def delete(self, url: str, **options: Any) -> httpx2.Response:
+        return await self.request("DELETE", url, **options)
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        json: Any = None,
+        data: Mapping[str, Any] | None = None,
+        files: Any = None,
+        content: bytes | str | None = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> httpx2.Response:
+        """Sends one request and returns the answer if its status is below 400.
+
+        Raises NotSent, AuthenticationFailed (401, 403), RateLimited (429), Unavailable (5xx, timeout,
+        broken connection) or Rejected (every other status from 300 on: redirects are not followed,
+        because they would carry the credential elsewhere).
+        """
+        trace = _ExchangeTrace(effect=method.upper() not in ("GET", "HEAD", "OPTIONS"))
+        try:
+            response = await self._client.request(
+                method,
+                self._base_url + url if not url.startswith(("http://", "https://")) else url,
+                json=json,
+                data=data,
+                files=files,
+                content=content,
+                params=params,
+                headers=self._headers | dict(headers or {}),
+                timeout=self._timeout if timeout is None else timeout,
+                extensions={"trace": trace},
+            )
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise self._fault(error, trace) from None
+        trace.answered(response.status_code)
+        if response.status_code >= 300:
+            raise self._rejection(response)
+        return response
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    def redacted(self, text: str) -> str:
+        """`text` without this connection's secrets, cut to a length that errors may have."""
+        for secret in self._redact:
+            text = text.replace(secret, "***")
+        return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "…"
+
+    def __repr__(self) -> str:
+        return "ConnectorHttp()"  # its URL and headers may hold credentials
+
+    def _fault(self, error: Exception, trace: "_ExchangeTrace") -> ProviderError:
+        what = self.redacted(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        if isinstance(error, (*_NEVER_LEFT, httpx2.InvalidURL)) and not trace.begun:
+            return NotSent(f"The provider was not reached ({what}).")
+        trace.assume_begun()
+        if isinstance(error, httpx2.TimeoutException):
+            return Unavailable(f"The provider did not answer in time ({what}).")
+        return Unavailable(f"The exchange with the provider broke ({what}).")
+
+    def _rejection(self, response: httpx2.Response) -> ProviderError:
+        if self._explain and (explained := self._explain(response)):
+            explained.args = (self.redacted(str(explained)),)
+            if explained.retry_after is not None:
+                explained.retry_after = min(max(explained.retry_after, 0.0), MAX_RETRY_AFTER)
+            return explained
+        return error_for_status(
+            response.status_code,
+            f"The provider answered {response.status_code}.",
+            retry_after=retry_after_seconds(response.headers.get("retry-after")),
+        )
+
+
+def error_for_status(status: int, message: str, retry_after: float | None = None) -> ProviderError:
+    """The typed error that an HTTP status means."""
+    if status in (401, 403):
+        return AuthenticationFailed(message, status=status)
+    if status == 429:
+        return RateLimited(message, status=status, retry_after=retry_after)
+    if status >= 500 or status == 408:
+        return Unavailable(message, status=status, retry_after=retry_after)
+    return Rejected(message, status=status, retry_after=retry_after)
+
+
+def retry_after_seconds(value: str | None, now: datetime | None = None) -> float | None:
+    """Seconds of a Retry-After header (RFC 9110, 10.2.3: seconds or a date); None if it is neither."""
+    if not value:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value[:10]), MAX_RETRY_AFTER)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    seconds = (moment - (now or datetime.now(UTC))).total_seconds()
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+class _ExchangeTrace:
+    """Follows one exchange through the transport's trace events."""
+
+    def __init__(self, *, effect: bool) -> None:
+        self.begun = False
+        self._effect = effect
+
+    async def __call__(self, event: str, _: dict[str, Any]) -> None:
+        if event.endswith(".send_request_headers.started"):
+            self.assume_begun()
+
+    def assume_begun(self) -> None:
+        self.begun = True
+        attempt = current_attempt.get()
+        if attempt and self._effect:
+            attempt.begun = True
+
+    def answered(self, status: int) -> None:
+        self.assume_begun()  # a stand-in transport has no trace events
+        attempt = current_attempt.get()
+        if attempt:
+            attempt.status = status
+
+
+def _spellings(secrets: Iterable[str]) -> tuple[str, ...]:
+    # A secret in a URL may come back percent-encoded. Very short ones would blank ordinary text.
+    return tuple(
+        spelling for secret in secrets if len(secret) >= 4 for spelling in {secret, quote(secret, safe="")}
+    )

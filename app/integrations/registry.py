@@ -1,0 +1,352 @@
+"""Finds the connectors and checks what they declare.
+
+Three places: the package `app.integrations.connectors`, a folder named by configuration, which is laid
+over the same package path, and installed distributions with the entry-point group `trunkline.connectors`
+(each entry names a package or module). What cannot be used is listed as broken, with the reason and what
+to do, and stops neither the others nor the start.
+"""
+
+import importlib
+import inspect
+import pkgutil
+import re
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import BaseModel
+
+from . import connectors
+from .base import BaseIntegration
+from .errors import DeclarationError
+from .http import ConnectorHttp
+from .specs import ActionSpec, EventSpec, PollSpec, SecretSpec
+
+ENTRY_POINT_GROUP = "trunkline.connectors"
+_KEY = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_ACTION = re.compile(r"[a-z][a-z0-9_.]{0,99}")
+_RESERVED_PARAMETERS = ("settings", "http")
+
+
+@dataclass(frozen=True)
+class Integration:
+    """A registered connector class and how to build its instances."""
+
+    connector: type[BaseIntegration]
+    source: str
+
+    @property
+    def key(self) -> str:
+        return self.connector.key
+
+    @cached_property
+    def parameters(self) -> frozenset[str]:
+        """The names that the constructor takes."""
+        return frozenset(_constructor_parameters(self.connector))
+
+    @cached_property
+    def secret_specs(self) -> dict[str, SecretSpec]:
+        return {spec.name: spec for spec in self.connector.secrets}
+
+    @property
+    def takes_webhooks(self) -> bool:
+        return (
+            self.connector.handle_webhook is not BaseIntegration.handle_webhook
+            or self.connector.receive is not BaseIntegration.receive
+        )
+
+    @property
+    def registers_webhooks(self) -> bool:
+        return self.connector.register_webhook is not BaseIntegration.register_webhook
+
+    def create(
+        self, secrets: dict[str, str], settings: BaseModel | None, http: ConnectorHttp
+    ) -> BaseIntegration:
+        """Builds an instance. An optional secret without a value is left to the parameter's default."""
+        arguments: dict[str, Any] = {name: v for name, v in secrets.items() if name in self.parameters}
+        if "settings" in self.parameters:
+            arguments["settings"] = settings
+        if "http" in self.parameters:
+            arguments["http"] = http
+        return self.connector(**arguments)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A connector that cannot be used, why, and what to do about it."""
+
+    source: str
+    reason: str
+    remedy: str
+
+
+@dataclass
+class Registry:
+    """The integrations that this process knows, by key."""
+
+    integrations: dict[str, Integration] = field(default_factory=dict)
+    broken: list[Broken] = field(default_factory=list)
+
+    @classmethod
+    def discover(
+        cls, folder: Path | None = None, *, entry_point_group: str | None = ENTRY_POINT_GROUP
+    ) -> "Registry":
+        """Imports every connector there is. Never raises for a connector's fault."""
+        registry = cls()
+        if folder is not None:
+            _lay_over(folder)
+        importlib.invalidate_caches()
+        for name in _subfolders(connectors):
+            registry._add_package(f"{connectors.__name__}.{name}")
+        if entry_point_group:
+            for entry in entry_points(group=entry_point_group):
+                registry._add_package(entry.value.split(":")[0])
+        return registry
+
+    def register(self, connector: type[BaseIntegration], source: str) -> None:
+        """Adds one class. Raises DeclarationError if what it declares is wrong or its key is taken."""
+        check_declarations(connector)
+        if known := self.integrations.get(connector.key):
+            raise DeclarationError(
+                f"The key '{connector.key}' is already taken by {known.source}.",
+                f"Give {connector.__name__} in {source} another key.",
+            )
+        self.integrations[connector.key] = Integration(connector, source)
+
+    def _add_package(self, package: str) -> None:
+        try:
+            modules = list(_import(package))
+        except Exception as error:  # noqa: BLE001 - whatever a stranger's module raises
+            self.broken.append(_import_failure(package, error))
+            return
+        classes = _connector_classes(package, modules)
+        if not classes:
+            self.broken.append(
+                Broken(
+                    package,
+                    "It defines no class that inherits from BaseIntegration.",
+                    f"Define one in {package}.connector, or import it in the package.",
+                )
+            )
+        for connector in classes:
+            source = f"{connector.__module__}.{connector.__qualname__}"
+            try:
+                self.register(connector, source)
+            except DeclarationError as error:
+                self.broken.append(Broken(source, error.problem, error.remedy))
+
+
+def check_declarations(connector: type[BaseIntegration]) -> None:
+    """Raises DeclarationError with file and remedy for the first thing that cannot work."""
+    where = _file_of(connector)
+    for attribute, example in (("name", '"My Service"'), ("key", '"my_service"')):
+        if not isinstance(getattr(connector, attribute, None), str) or not getattr(connector, attribute):
+            raise DeclarationError(
+                f"{connector.__name__} has no '{attribute}'.", f"Set {attribute} = {example} in {where}."
+            )
+    if not _KEY.fullmatch(connector.key):
+        raise DeclarationError(
+            f"The key '{connector.key}' is not a lower-case identifier.",
+            f"Use letters, digits and underscores in {where}, such as my_service.",
+        )
+    if not isinstance(connector.version, str):
+        raise DeclarationError("'version' is not a string.", f'Write version = "1.0.0" in {where}.')
+    for attribute, kind in (
+        ("secrets", SecretSpec),
+        ("actions", ActionSpec),
+        ("events", EventSpec),
+        ("polls", PollSpec),
+    ):
+        _check_specs(connector, attribute, kind, where)
+    _check_actions(connector, where)
+    for event in connector.events:
+        if event.model is not None and not _is_model(event.model):
+            raise DeclarationError(
+                f"The model of event '{event.name}' is not a Pydantic model.",
+                f"Inherit it from pydantic.BaseModel ({where}).",
+            )
+    for poll in connector.polls:
+        _check_method(connector, poll.handler, f"poll '{poll.name}'", where)
+    _check_constructor(connector, where)
+
+
+def _check_specs(connector: type[BaseIntegration], attribute: str, kind: type, where: str) -> None:
+    specs = getattr(connector, attribute)
+    if not isinstance(specs, list | tuple) or not all(isinstance(spec, kind) for spec in specs):
+        raise DeclarationError(
+            f"'{attribute}' of {connector.__name__} is not a list of {kind.__name__}.",
+            f"Write {attribute} = [{kind.__name__}(...)] in {where}.",
+        )
+    names = [spec.name for spec in specs]
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise DeclarationError(f"A {kind.__name__} has no name.", f"Give it one in {where}.")
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise DeclarationError(
+            f"'{attribute}' declares {', '.join(sorted(twice))} more than once.", f"Remove one in {where}."
+        )
+
+
+def _check_actions(connector: type[BaseIntegration], where: str) -> None:
+    for action in connector.actions:
+        if not _ACTION.fullmatch(action.name):
+            raise DeclarationError(
+                f"The action name '{action.name}' is not a lower-case identifier.",
+                f"Name it like send_message in {where}.",
+            )
+        if not _is_model(action.model) or (action.result is not None and not _is_model(action.result)):
+            raise DeclarationError(
+                f"The model of action '{action.name}' is not a Pydantic model.",
+                f"Inherit it from pydantic.BaseModel ({where}).",
+            )
+        _check_method(connector, action.handler, f"action '{action.name}'", where)
+        if action.effect not in ("once", "idempotent", "checkable"):
+            raise DeclarationError(
+                f"The effect '{action.effect}' of action '{action.name}' is unknown.",
+                f"Use once, idempotent or checkable in {where}.",
+            )
+        if (action.effect == "checkable") != (action.probe is not None):
+            raise DeclarationError(
+                f"Action '{action.name}' needs both effect 'checkable' and a probe, or neither.",
+                f"Name the probe method with probe=... in {where}.",
+            )
+        if action.probe:
+            _check_method(connector, action.probe, f"the probe of action '{action.name}'", where)
+
+
+def _check_method(connector: type[BaseIntegration], name: str, what: str, where: str) -> None:
+    if not callable(getattr(connector, name, None)):
+        raise DeclarationError(
+            f"The handler '{name}' of {what} does not exist.",
+            f"Define it on {connector.__name__} in {where}.",
+        )
+
+
+def _check_constructor(connector: type[BaseIntegration], where: str) -> None:
+    declared = {spec.name for spec in connector.secrets}
+    if clash := declared & set(_RESERVED_PARAMETERS):
+        raise DeclarationError(
+            f"A secret cannot be called {', '.join(sorted(clash))}.", f"Rename it in {where}."
+        )
+    parameters = _constructor_parameters(connector)
+    for name, parameter in parameters.items():
+        if name not in declared and name not in _RESERVED_PARAMETERS:
+            raise DeclarationError(
+                f"The constructor parameter '{name}' is not a declared secret, 'settings' or 'http'.",
+                f"Declare SecretSpec(name='{name}', ...) or remove the parameter in {where}.",
+            )
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise DeclarationError(
+                f"The constructor parameter '{name}' cannot be given by name.",
+                f"Write plain parameters in {where}.",
+            )
+    if connector.settings_model is not None and not _is_model(connector.settings_model):
+        raise DeclarationError(
+            "'settings_model' is not a Pydantic model.", f"Inherit it from pydantic.BaseModel ({where})."
+        )
+    if ("settings" in parameters) and connector.settings_model is None:
+        raise DeclarationError(
+            "The constructor takes 'settings', but no settings_model is declared.",
+            f"Set settings_model to a Pydantic model in {where}.",
+        )
+    verified = connector.verification.secret_names if connector.verification else frozenset()
+    if unknown := verified - declared:
+        raise DeclarationError(
+            f"'verification' names {', '.join(sorted(unknown))}, which is not declared.",
+            f"Add a SecretSpec for it in {where}.",
+        )
+    if unused := declared - set(parameters) - verified:
+        raise DeclarationError(
+            f"Nothing takes the secret {', '.join(sorted(unused))}.",
+            f"Take it as a constructor parameter of the same name, or name it in verification ({where}).",
+        )
+    optional = {spec.name for spec in connector.secrets if not spec.required}
+    for name in optional & set(parameters):
+        if parameters[name].default is inspect.Parameter.empty:
+            raise DeclarationError(
+                f"The secret '{name}' is optional, but its constructor parameter has no default.",
+                f"Write {name}: str | None = None in {where}.",
+            )
+
+
+def _constructor_parameters(connector: type[BaseIntegration]) -> dict[str, inspect.Parameter]:
+    if connector.__init__ is object.__init__:
+        return {}
+    return {
+        name: parameter
+        for index, (name, parameter) in enumerate(inspect.signature(connector.__init__).parameters.items())
+        if index > 0
+    }
+
+
+def _is_model(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseModel)
+
+
+def _lay_over(folder: Path) -> None:
+    # On the package's search path the folder's packages get the documented import path.
+    path = str(folder.resolve())
+    if path not in connectors.__path__:
+        connectors.__path__.append(path)
+
+
+def _subfolders(package: ModuleType) -> Iterator[str]:
+    seen = set()
+    for root in package.__path__:
+        if not Path(root).is_dir():
+            continue
+        for entry in sorted(Path(root).iterdir()):
+            if entry.is_dir() and entry.name.isidentifier() and entry.name != "__pycache__":
+                if entry.name not in seen:
+                    yield entry.name
+                seen.add(entry.name)
+
+
+def _import(package: str) -> Iterator[ModuleType]:
+    module = importlib.import_module(package)
+    yield module
+    for root in getattr(module, "__path__", []):
+        if any(info.name == "connector" for info in pkgutil.iter_modules([root])):
+            yield importlib.import_module(f"{package}.connector")
+            return
+
+
+def _connector_classes(package: str, modules: list[ModuleType]) -> list[type[BaseIntegration]]:
+    found: dict[type[BaseIntegration], None] = {}
+    for module in modules:
+        for value in vars(module).values():
+            if (
+                isinstance(value, type)
+                and issubclass(value, BaseIntegration)
+                and not inspect.isabstract(value)
+                and (value.__module__ == package or value.__module__.startswith(f"{package}."))
+            ):
+                found[value] = None
+    # A class that others in the package build on is their base, not a connector of its own.
+    return [c for c in found if not any(c is not other and issubclass(other, c) for other in found)]
+
+
+def _import_failure(package: str, error: Exception) -> Broken:
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if package.rsplit(".", 1)[-1] in Path(frame.filename).parts
+    ]
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        remedy = f"Install '{error.name}', or correct the import{place}."
+    else:
+        remedy = f"Correct it{place} and restart."
+    return Broken(package, f"It cannot be imported: {type(error).__name__}: {error}", remedy)
+
+
+def _file_of(connector: type) -> str:
+    try:
+        return inspect.getfile(connector)
+    except (TypeError, OSError):
+        return connector.__module__
