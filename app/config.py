@@ -1,0 +1,116 @@
+"""Settings: `TRUNKLINE_*` environment variables, overridden by flags of the same names."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .errors import StartupError
+
+ENV_PREFIX = "TRUNKLINE_"
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured, with its default. `trunkline config` shows it with its source."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
+
+    data_dir: Path = Field(
+        default=Path("~/.trunkline"),
+        description="Folder of the database, the master key and the admin key",
+        validate_default=True,
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=8080, description="Port to listen on; 0 takes a free one"
+    )
+    public_url: str | None = Field(
+        default=None,
+        description="Where providers reach this platform, such as https://hooks.example.com; "
+        "without it, connectors that can poll do",
+    )
+    connectors_path: Path | None = Field(default=None, description="Folder with connectors of your own")
+    master_key: SecretStr | None = Field(
+        default=None,
+        description="32 bytes in base64 that all secrets are encrypted under; "
+        "without it, the file master.key in the data folder, made at the first start",
+    )
+    secret_store: Literal["database", "environment"] = Field(
+        default="database",
+        description="Where connections' secrets live: encrypted in the database, or read-only in variables "
+        "TRUNKLINE_SECRET_<CONNECTION>_<NAME>",
+    )
+    max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
+        default=8 * 1024 * 1024, description="Largest webhook body that is accepted"
+    )
+    handler_timeout: Annotated[float, Field(gt=0)] = Field(
+        default=30.0, description="Seconds that a connector may take for one webhook item"
+    )
+    action_timeout: Annotated[float, Field(gt=0)] = Field(
+        default=120.0, description="Seconds that one attempt of an action may take"
+    )
+    action_concurrency: Annotated[int, Field(ge=1)] = Field(
+        default=32, description="Actions that run at the same time"
+    )
+    retention_days: Annotated[int, Field(ge=1)] = Field(
+        default=30, description="Days that webhooks and events are kept"
+    )
+    attempt_retention_days: Annotated[int, Field(ge=1)] = Field(
+        default=90, description="Days that finished actions and their attempts are kept"
+    )
+    dedupe_days: Annotated[int, Field(ge=7)] = Field(
+        default=30, description="Days in which a repeated event is recognised (at least 7)"
+    )
+    stop_timeout: Annotated[float, Field(ge=0)] = Field(
+        default=20.0, description="Seconds that running work gets to finish when the process is asked to stop"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Log level")
+    log_format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="Log lines as JSON or text; auto is text on a terminal"
+    )
+
+    @field_validator("data_dir", "connectors_path")
+    @classmethod
+    def _expand(cls, value: Path | None) -> Path | None:
+        return value.expanduser().absolute() if value else value
+
+    @field_validator("public_url")
+    @classmethod
+    def _plain_url(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+            raise ValueError(
+                "it must be an http or https address without a query, such as https://hooks.example.com"
+            )
+        return value.rstrip("/")
+
+    @property
+    def database_path(self) -> Path:
+        return self.data_dir / "trunkline.db"
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Settings from the environment; flags that are not None win. Raises StartupError in one line."""
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        raise StartupError(
+            f"The setting {name} is wrong: {first['msg'].removeprefix('Value error, ')}.",
+            remedy=f"Correct {ENV_PREFIX}{name.upper()} or --{name.replace('_', '-')}.",
+        ) from None
+
+
+def source_of(settings: Settings, name: str, flags: dict[str, Any], environment: dict[str, str]) -> str:
+    """Where a setting's value comes from: `flag`, the variable's name, or `default`."""
+    if flags.get(name) is not None:
+        return "flag"
+    variable = f"{ENV_PREFIX}{name.upper()}"
+    if any(key.upper() == variable for key in environment):
+        return variable
+    return "default"

@@ -1,0 +1,1 @@
+"""Machinery without domain: storage, work queue, ids, encryption, logs."""

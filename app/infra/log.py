@@ -1,0 +1,47 @@
+"""Logs: one line an event, with ids, without secrets or payload values.
+
+Request lines are not logged at all: the webhook URL is a credential. Tracebacks show code, never the
+values of local variables.
+"""
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+
+
+def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
+    """Sets up structlog and the standard library's logging to write to standard error."""
+    text = style == "text" or (style == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+        if text
+        else structlog.processors.JSONRenderer()
+    )
+    before = [] if text else [structlog.processors.format_exc_info]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *before, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for noisy in ("httpx2", "httpcore2", "alembic", "uvicorn.error", "uvicorn.access", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,1 @@
+"""The platform's modules: each with its models, schemas, service and router."""

@@ -1,0 +1,1 @@
+"""Outbound actions with honest outcomes."""

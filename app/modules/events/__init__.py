@@ -1,0 +1,1 @@
+"""Events: deduplicated, in a feed that never skips."""

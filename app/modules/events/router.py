@@ -1,0 +1,100 @@
+"""The feed, one event, and the stream."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Header, Query, Request, Response
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from app.errors import NotFound
+from app.modules.access.deps import CallerDep, DatabaseDep
+from app.modules.paging import Cursor, Limit, Page, position_of
+
+from .models import EventRow
+from .schemas import EventOut, event_json
+from .service import TOPIC, FeedFilter, read_feed
+
+router = APIRouter(prefix="/api/v1/events", tags=["events"])
+
+Type = Annotated[str | None, Query(max_length=200, description="Only events of this type")]
+ConnectionId = Annotated[
+    str | None, Query(alias="connection", max_length=40, description="Only of this connection")
+]
+
+STREAM_BATCH = 200
+STREAM_RECHECK = 15.0
+
+
+@router.get("", response_model=Page[EventOut], summary="Read the feed")
+async def list_events(
+    database: DatabaseDep,
+    caller: CallerDep,
+    after: Cursor = None,
+    limit: Limit = 100,
+    type: Type = None,
+    connection: ConnectionId = None,
+) -> Response:
+    """Events in the order in which they became visible; an event never appears before a cursor that was
+    already given out. Keep `next` and come back with `after=next`; it is null only when there is nothing
+    new, and then the cursor you have stays good."""
+    cursor = position_of(after) or 0
+    only = FeedFilter(type, connection)
+    rows = await database.read(lambda session: read_feed(session, caller.tenant, cursor, limit, only))
+    page = {"items": [event_json(row) for row in rows], "next": str(rows[-1].seq) if rows else None}
+    return Response(orjson.dumps(page), media_type="application/json")
+
+
+@router.get("/stream", summary="Follow the feed", response_class=EventSourceResponse)
+async def stream_events(
+    request: Request,
+    database: DatabaseDep,
+    caller: CallerDep,
+    last_event_id: Annotated[
+        str | None, Header(description="Cursor to go on from; without it and `after`, from now")
+    ] = None,
+    after: Cursor = None,
+    type: Type = None,
+    connection: ConnectionId = None,
+) -> EventSourceResponse:
+    """Server-sent events: `id` is the cursor, `event` the type, `data` the event as JSON. A client that
+    reconnects with Last-Event-ID misses nothing and gets nothing twice."""
+    named = last_event_id or after
+    only = FeedFilter(type, connection)
+    if named is None:
+        cursor = await database.read(lambda session: session.scalar(select(func.max(EventRow.seq))) or 0)
+    else:
+        cursor = position_of(named) or 0
+
+    async def follow() -> AsyncIterator[ServerSentEvent]:
+        position = cursor
+        with database.signals.subscribe(TOPIC) as news:
+            while True:
+                rows = await database.read(
+                    partial(read_feed, tenant=caller.tenant, after=position, limit=STREAM_BATCH, only=only)
+                )
+                for row in rows:
+                    position = row.seq
+                    yield ServerSentEvent(
+                        id=str(row.seq), event=row.type, data=orjson.dumps(event_json(row)).decode()
+                    )
+                if len(rows) < STREAM_BATCH:
+                    await news.wait(STREAM_RECHECK)
+
+    return EventSourceResponse(follow(), ping=15)
+
+
+@router.get("/{event_id}", response_model=EventOut, summary="Show an event")
+async def show_event(event_id: str, database: DatabaseDep, caller: CallerDep) -> Response:
+    def unit(session: Session) -> dict[str, Any]:
+        row = session.scalars(
+            select(EventRow).where(EventRow.id == event_id, EventRow.tenant == caller.tenant)
+        ).first()
+        if row is None:
+            raise NotFound("event", event_id)
+        return event_json(row)
+
+    return Response(orjson.dumps(await database.read(unit)), media_type="application/json")

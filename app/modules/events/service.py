@@ -1,0 +1,170 @@
+"""Storing events effectively once, and reading the feed."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import delete, insert, select, tuple_
+from sqlalchemy.orm import Session
+
+from app.infra.clock import now_ms
+from app.infra.db import signal
+from app.infra.ids import new_id
+
+from .models import EventIdentity, EventRow
+
+TOPIC = "events"
+"""Wakes whoever follows the feed."""
+
+_NO_FINGERPRINT = b""
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event that a connector made of item number `item` of a webhook.
+
+    `payload` is JSON. `fingerprint` is a digest of the item as received, see `fingerprint_of`.
+    `unique_id` is EventSpec.unique_id of its type.
+    """
+
+    tenant: str
+    connection_id: str
+    integration: str
+    webhook_id: str
+    item: int
+    type: str
+    external_id: str | None
+    unique_id: bool
+    payload: str
+    fingerprint: bytes
+    received_at: int
+
+
+def fingerprint_of(item: Any, position: int | None = None) -> bytes:
+    """A digest of an item's content, whatever the order of its keys.
+
+    `position` tells apart the events that one `receive` made of the same item.
+    """
+    digest = hashlib.blake2b(orjson.dumps(item, option=orjson.OPT_SORT_KEYS), digest_size=16)
+    if position:
+        digest.update(position.to_bytes(4, "big"))
+    return digest.digest()
+
+
+def store_events(session: Session, events: Sequence[NewEvent], *, replayed: bool = False) -> int:
+    """Stores those events that are not there yet, in order; returns how many that were.
+
+    An event is there if its webhook's item already made one (only possible when `replayed`), or if the same
+    has been seen: the same connection, type and external_id, and the same item or an id that is unique by
+    itself. Without external_id only the first holds. Same id with another item: stored and marked
+    conflicting. Whoever calls decides the transaction; identities and events are written together.
+    """
+    done = _items_done(session, {event.webhook_id for event in events}) if replayed else frozenset()
+    identities = {id(event): _identity(event) for event in events if event.external_id is not None}
+    seen = _seen(session, set(identities.values()))
+    now = now_ms()
+    new_rows: list[dict[str, Any]] = []
+    new_identities: list[dict[str, Any]] = []
+    for event in events:
+        if (event.webhook_id, event.item) in done:
+            continue
+        identity = identities.get(id(event))
+        conflicting = False
+        if identity is not None:
+            fingerprint = _NO_FINGERPRINT if event.unique_id else event.fingerprint
+            known = seen.setdefault(identity, set())
+            if fingerprint in known:
+                continue
+            conflicting = bool(known)
+            known.add(fingerprint)
+            new_identities.append({"identity": identity, "fingerprint": fingerprint, "seen_at": now})
+        new_rows.append(
+            {
+                "id": new_id("evt"),
+                "tenant": event.tenant,
+                "connection_id": event.connection_id,
+                "integration": event.integration,
+                "type": event.type,
+                "external_id": event.external_id,
+                "payload": event.payload,
+                "conflicting": conflicting,
+                "webhook_id": event.webhook_id,
+                "item": event.item,
+                "received_at": event.received_at,
+                "created_at": now,
+            }
+        )
+    if new_identities:
+        session.execute(insert(EventIdentity.__table__), new_identities)  # type: ignore[arg-type]
+    if new_rows:
+        session.execute(insert(EventRow.__table__), new_rows)  # type: ignore[arg-type]
+        signal(session, TOPIC)
+    return len(new_rows)
+
+
+def _identity(event: NewEvent) -> bytes:
+    assert event.external_id is not None
+    parts = "\0".join((event.connection_id, event.type, event.external_id))
+    return hashlib.blake2b(parts.encode(), digest_size=16).digest()
+
+
+def _items_done(session: Session, webhook_ids: set[str]) -> frozenset[tuple[str, int]]:
+    rows = session.execute(
+        select(EventRow.webhook_id, EventRow.item).where(EventRow.webhook_id.in_(webhook_ids))
+    )
+    return frozenset((row.webhook_id, row.item) for row in rows)
+
+
+def _seen(session: Session, identities: set[bytes]) -> dict[bytes, set[bytes]]:
+    seen: dict[bytes, set[bytes]] = {}
+    if identities:
+        rows = session.execute(
+            select(EventIdentity.identity, EventIdentity.fingerprint).where(
+                EventIdentity.identity.in_(identities)
+            )
+        )
+        for identity, fingerprint in rows:
+            seen.setdefault(identity, set()).add(fingerprint)
+    return seen
+
+
+def prune_events(session: Session, before: int, limit: int) -> int:
+    """Deletes up to `limit` events that were made before that time."""
+    old = select(EventRow.seq).where(EventRow.created_at < before).limit(limit)
+    return len(session.scalars(delete(EventRow).where(EventRow.seq.in_(old)).returning(EventRow.seq)).all())
+
+
+def prune_identities(session: Session, before: int, limit: int) -> int:
+    """Forgets up to `limit` identities that were seen before that time: repetitions later are new events."""
+    old = list(
+        session.execute(
+            select(EventIdentity.identity, EventIdentity.fingerprint)
+            .where(EventIdentity.seen_at < before)
+            .limit(limit)
+        )
+    )
+    keys = tuple_(EventIdentity.identity, EventIdentity.fingerprint)
+    session.execute(delete(EventIdentity).where(keys.in_([tuple(row) for row in old])))
+    return len(old)
+
+
+@dataclass(frozen=True)
+class FeedFilter:
+    """Which events of a tenant are meant; None means all."""
+
+    type: str | None = None
+    connection: str | None = None
+
+
+def read_feed(
+    session: Session, tenant: str, after: int, limit: int, only: FeedFilter = FeedFilter()
+) -> list[EventRow]:
+    """The tenant's next events after the cursor, in the order in which they became visible."""
+    query = select(EventRow).where(EventRow.tenant == tenant, EventRow.seq > after)
+    if only.type is not None:
+        query = query.where(EventRow.type == only.type)
+    if only.connection is not None:
+        query = query.where(EventRow.connection_id == only.connection)
+    return list(session.scalars(query.order_by(EventRow.seq).limit(limit)))

@@ -1,0 +1,69 @@
+"""An integration's declarations in the shape of the API."""
+
+import inspect
+
+from app.integrations.registry import Integration
+
+from .models import CatalogueEntry
+from .schemas import ActionSpecOut, EventSpecOut, IntegrationOut, SecretOut
+
+
+def describe(integration: Integration) -> IntegrationOut:
+    """Everything that a registered connector declares."""
+    connector = integration.connector
+    model = connector.settings_model
+    return IntegrationOut(
+        key=connector.key,
+        name=connector.name,
+        version=connector.version,
+        available=True,
+        description=(inspect.cleandoc(connector.__dict__.get("__doc__") or "").splitlines() or [""])[0],
+        secrets=[
+            SecretOut(name=s.name, description=s.description, required=s.required, generated=s.generate)
+            for s in connector.secrets
+        ],
+        actions=[
+            ActionSpecOut(
+                name=a.name,
+                description=a.description,
+                effect=a.effect,
+                reads=a.reads,
+                destructive=a.destructive,
+                payload_schema=a.model.model_json_schema(),
+                result_schema=a.result.model_json_schema() if a.result else None,
+            )
+            for a in connector.actions
+        ],
+        events=[
+            EventSpecOut(
+                name=e.name,
+                description=e.description,
+                unique_id=e.unique_id,
+                payload_schema=e.model.model_json_schema() if e.model else None,
+            )
+            for e in connector.events
+        ],
+        settings_schema=model.model_json_schema() if model else None,
+        receives=[
+            *(["webhook"] if integration.takes_webhooks else []),
+            *(["poll"] if connector.polls else []),
+        ],
+        verified=connector.verification is not None,
+    )
+
+
+def describe_absent(entry: CatalogueEntry) -> IntegrationOut:
+    """What is remembered of an integration whose connector is gone or broken."""
+    return IntegrationOut(
+        key=entry.key,
+        name=entry.name,
+        version=entry.version,
+        available=False,
+        description="",
+        secrets=[],
+        actions=[],
+        events=[],
+        settings_schema=None,
+        receives=[],
+        verified=False,
+    )

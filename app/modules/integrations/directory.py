@@ -1,0 +1,101 @@
+"""From a webhook URL's token to what is needed to judge a request, without a database query per request."""
+
+import time
+from dataclasses import dataclass, field
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.infra.clock import now_ms
+from app.infra.db import Database
+from app.integrations.registry import Integration
+from app.modules.secrets.service import LiveValue
+
+from .models import Connection, ConnectionUrl
+from .service import CHANGED, Connections, hash_token, owner_of
+
+MISS_SECONDS = 1.0
+MOST_MISSES = 10_000
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A connection as its webhook URL sees it. `integration` is None while its connector is unavailable."""
+
+    connection_id: str
+    tenant: str
+    key: str
+    integration: Integration | None
+    secrets: dict[str, list[str]] = field(repr=False)
+    expires_at: int | None
+
+
+class Directory:
+    """Caches endpoints until anything about connections changes, and unknown tokens for a second."""
+
+    def __init__(self, database: Database, connections: Connections) -> None:
+        self._database = database
+        self._connections = connections
+        self._known: dict[bytes, Endpoint] = {}
+        self._missed: dict[bytes, float] = {}
+        self._generation = 0
+        database.signals.listen(CHANGED, self._forget)
+
+    def _forget(self) -> None:
+        self._known.clear()
+        self._missed.clear()
+        self._generation += 1
+
+    def cached(self, key: str, token: str) -> Endpoint | None:
+        """The endpoint if it is in the cache: the usual case, without awaiting."""
+        endpoint = self._known.get(hash_token(token))
+        if endpoint is None or endpoint.key != key:
+            return None
+        if endpoint.expires_at is not None and endpoint.expires_at <= now_ms():
+            return None
+        return endpoint
+
+    async def find(self, key: str, token: str) -> Endpoint | None:
+        """The endpoint of an enabled connection, or None. Raises StorageUnavailable."""
+        hashed = hash_token(token)
+        missed = self._missed.get(hashed)
+        if missed is not None and time.monotonic() - missed < MISS_SECONDS:
+            return None
+        generation = self._generation
+        endpoint = await self._database.read(lambda session: self._load(session, hashed))
+        if endpoint is None:
+            if len(self._missed) >= MOST_MISSES:
+                self._missed.clear()
+            self._missed[hashed] = time.monotonic()
+            return None
+        if generation == self._generation:
+            self._known[hashed] = endpoint
+        return endpoint if endpoint.key == key else None
+
+    def _load(self, session: Session, hashed: bytes) -> Endpoint | None:
+        now = now_ms()
+        found = session.execute(
+            select(ConnectionUrl, Connection)
+            .join(Connection, Connection.id == ConnectionUrl.connection_id)
+            .where(ConnectionUrl.token_hash == hashed)
+        ).first()
+        if found is None:
+            return None
+        url, row = found
+        if not row.enabled or row.deleted_at is not None or (url.live_until or now + 1) <= now:
+            return None
+        integration = self._connections.integration(row.integration)
+        live: dict[str, list[LiveValue]] = {}
+        if integration and (verification := integration.connector.verification):
+            live = self._connections.secrets.live(session, owner_of(row), verification.secret_names)
+        ends = [v.until for values in live.values() for v in values if v.until is not None]
+        if url.live_until is not None:
+            ends.append(url.live_until)
+        return Endpoint(
+            connection_id=row.id,
+            tenant=row.tenant,
+            key=row.integration,
+            integration=integration,
+            secrets={name: [v.value for v in values] for name, values in live.items()},
+            expires_at=min(ends, default=None),
+        )

@@ -1,0 +1,155 @@
+"""Live connector instances: one per connection and configuration version, built when first needed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import orjson
+import structlog
+from sqlalchemy.orm import Session
+
+from app.errors import Conflict, NotFound
+from app.infra.db import Database
+from app.integrations.base import BaseIntegration
+from app.integrations.http import ConnectorHttp
+from app.integrations.registry import Integration
+
+from .models import Connection
+from .service import CHANGED, Connections, owner_of
+
+log = structlog.get_logger()
+
+
+class ConnectionUnusable(Conflict):
+    """The connection cannot work now: `code` and `remedy` say what is missing."""
+
+    code = "connection_unusable"
+
+
+@dataclass(eq=False)
+class Lease:
+    """An instance in use, and the connection that it is for."""
+
+    instance: BaseIntegration
+    integration: Integration
+    connection_id: str
+    tenant: str
+    secrets: dict[str, str]
+    version: int
+    _http: ConnectorHttp
+    _users: int = 0
+    _retired: bool = False
+
+    def __repr__(self) -> str:
+        return f"Lease({self.connection_id})"
+
+
+class Instances:
+    """Builds, shares and retires connector instances. An instance is closed once nobody uses it."""
+
+    def __init__(self, database: Database, connections: Connections) -> None:
+        self._database = database
+        self._connections = connections
+        self._current: dict[str, Lease] = {}
+        self._checked: set[str] = set()
+        self._building: dict[str, asyncio.Lock] = {}
+        database.signals.listen(CHANGED, self._checked.clear)
+
+    @asynccontextmanager
+    async def lease(self, connection_id: str) -> AsyncIterator[Lease]:
+        """The connection's instance, of its present configuration.
+
+        Raises NotFound if the connection is gone, ConnectionUnusable if its connector is not available, a
+        required secret has no value or the constructor raises.
+        """
+        lease = await self._present(connection_id)
+        lease._users += 1
+        try:
+            yield lease
+        finally:
+            lease._users -= 1
+            if lease._retired and lease._users == 0:
+                await _close(lease)
+
+    async def close(self) -> None:
+        leases, self._current = list(self._current.values()), {}
+        for lease in leases:
+            await _close(lease)
+
+    async def _present(self, connection_id: str) -> Lease:
+        if connection_id in self._checked and (lease := self._current.get(connection_id)):
+            return lease
+        async with self._building.setdefault(connection_id, asyncio.Lock()):
+            if connection_id in self._checked and (lease := self._current.get(connection_id)):
+                return lease
+            self._checked.add(connection_id)  # first: a change during the read takes it out again
+            try:
+                lease = await self._load(connection_id)
+            except BaseException:
+                self._checked.discard(connection_id)
+                await self._retire(connection_id)
+                raise
+        return lease
+
+    async def _load(self, connection_id: str) -> Lease:
+        def unit(session: Session) -> tuple[Connection, dict[str, str], list[str]]:
+            row = session.get(Connection, connection_id)
+            if row is None:
+                raise NotFound("connection", connection_id)
+            known = self._connections.integration(row.integration)
+            if known is None:
+                raise ConnectionUnusable(
+                    f"The connector '{row.integration}' is not available.",
+                    code="integration_unavailable",
+                    remedy="GET /api/v1/integrations says why; mend it and restart.",
+                )
+            live = self._connections.secrets.live(session, owner_of(row), known.secret_specs)
+            missing = [s.name for s in known.connector.secrets if s.required and s.name not in live]
+            return row, {name: values[0].value for name, values in live.items()}, missing
+
+        row, secrets, missing = await self._database.read(unit)
+        current = self._current.get(connection_id)
+        if current and current.version == row.config_version and current.secrets == secrets:
+            return current
+        if missing:
+            raise ConnectionUnusable(
+                f"The connection has no value for the secret {', '.join(missing)}.",
+                code="secret_missing",
+                remedy=self._connections.secrets.remedy(owner_of(row), missing[0]),
+            )
+        integration = self._connections.registry.integrations[row.integration]
+        lease = self._build(row, integration, secrets)
+        await self._retire(connection_id)
+        self._current[connection_id] = lease
+        return lease
+
+    def _build(self, row: Connection, integration: Integration, secrets: dict[str, str]) -> Lease:
+        model = integration.connector.settings_model
+        http = ConnectorHttp(redact=secrets.values())
+        try:
+            settings = model.model_validate(orjson.loads(row.settings)) if model else None
+            instance = integration.create(secrets, settings, http)
+        except Exception as error:  # noqa: BLE001 - whatever a connector's constructor raises
+            # Only the kind of error: what the constructor says may quote a secret.
+            raise ConnectionUnusable(
+                f"The connector '{row.integration}' could not be built ({type(error).__name__}).",
+                code="connector_failed",
+                remedy=f"Look at {integration.source} and at this connection's settings and secrets.",
+            ) from None
+        return Lease(instance, integration, row.id, row.tenant, secrets, row.config_version, http)
+
+    async def _retire(self, connection_id: str) -> None:
+        lease = self._current.pop(connection_id, None)
+        if lease:
+            lease._retired = True
+            if lease._users == 0:
+                await _close(lease)
+
+
+async def _close(lease: Lease) -> None:
+    try:
+        await lease.instance.aclose()
+    except Exception as error:  # noqa: BLE001 - a connector's farewell stops nothing
+        log.warning("connector_close_failed", connection=lease.connection_id, error=type(error).__name__)
+    await lease._http.aclose()

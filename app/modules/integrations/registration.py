@@ -1,0 +1,116 @@
+"""Keeps providers told where to send webhooks. The work handlers of connection.register and .remove."""
+
+import hashlib
+
+import structlog
+from sqlalchemy.orm import Session
+
+from app.errors import NotFound
+from app.infra.clock import now_ms
+from app.infra.db import Database
+from app.integrations.errors import AuthenticationFailed, ProviderError, Rejected
+
+from .instances import ConnectionUnusable, Instances, Lease
+from .models import Connection
+from .service import REGISTER, REMOVE, Connections
+
+log = structlog.get_logger()
+
+RETRY_MS = 30_000
+GIVE_UP_MS = 10 * 60_000
+"""How long a deleted connection's provider is asked to stop sending, if it does not answer."""
+
+
+class Registration:
+    """Tells providers the present URL and secrets, as long as they do not know them."""
+
+    def __init__(
+        self, database: Database, connections: Connections, instances: Instances, public_url: str | None
+    ) -> None:
+        self._database = database
+        self._connections = connections
+        self._instances = instances
+        self._public_url = public_url
+
+    async def register(self, connection_id: str) -> None:
+        """Work handler: safe to run any number of times."""
+
+        def unit(session: Session) -> tuple[Connection, str | None]:
+            row = session.get(Connection, connection_id)
+            if row is None:
+                raise NotFound("connection", connection_id)
+            return row, self._connections.token(session, row)
+
+        row, token = await self._database.read(unit)
+        if row.deleted_at is not None or not row.enabled or token is None:
+            return
+        if self._public_url is None:
+            await self._note(connection_id, "none", None, None)
+            return
+        url = f"{self._public_url}/webhooks/{row.integration}/{token}"
+        try:
+            async with self._instances.lease(connection_id) as lease:
+                address = _digest(url, lease)
+                if row.registered_address == address and row.registration == "done":
+                    return
+                await self._note(connection_id, "pending", None, None)
+                await lease.instance.register_webhook(url, dict(lease.secrets))
+        except ConnectionUnusable as error:
+            await self._note(connection_id, "failed", str(error), None)
+        except ProviderError as error:
+            log.warning("webhook_not_registered", connection=connection_id, code=error.code)
+            again = not isinstance(error, AuthenticationFailed | Rejected)
+            pause = RETRY_MS if error.retry_after is None else int(error.retry_after * 1000)
+            await self._note(connection_id, "failed", str(error), None, retry_in=pause if again else None)
+        else:
+            await self._note(connection_id, "done", None, address)
+
+    async def remove(self, connection_id: str) -> None:
+        """Work handler: tells the provider to stop, then forgets the secrets."""
+        row = await self._database.read(lambda session: session.get(Connection, connection_id))
+        if row is None or row.deleted_at is None:
+            return
+        try:
+            if row.registration in ("done", "pending", "failed") and self._public_url is not None:
+                async with self._instances.lease(connection_id) as lease:
+                    await lease.instance.unregister_webhook()
+        except (AuthenticationFailed, Rejected, ConnectionUnusable) as error:
+            log.warning("webhook_not_unregistered", connection=connection_id, code=error.code)
+        except ProviderError as error:
+            log.warning("webhook_not_unregistered", connection=connection_id, code=error.code)
+            if now_ms() - row.deleted_at < GIVE_UP_MS:
+                queue = self._connections.queue
+                await self._database.write(
+                    lambda session: queue.put(session, REMOVE, connection_id, now_ms() + RETRY_MS)
+                )
+                return
+
+        def forget(session: Session) -> None:
+            row = session.get(Connection, connection_id)
+            if row:
+                self._connections.forget(session, row)
+
+        await self._database.write(forget)
+
+    async def _note(
+        self,
+        connection_id: str,
+        state: str,
+        error: str | None,
+        address: str | None,
+        retry_in: int | None = None,
+    ) -> None:
+        def unit(session: Session) -> None:
+            row = session.get(Connection, connection_id)
+            if row is None:
+                return
+            row.registration, row.registration_error, row.registered_address = state, error, address
+            if retry_in is not None:
+                self._connections.queue.put(session, REGISTER, connection_id, now_ms() + retry_in)
+
+        await self._database.write(unit)
+
+
+def _digest(url: str, lease: Lease) -> str:
+    known = "\0".join([url, str(lease.version), *(f"{k}={v}" for k, v in sorted(lease.secrets.items()))])
+    return hashlib.sha256(known.encode()).hexdigest()

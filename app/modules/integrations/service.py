@@ -1,0 +1,300 @@
+"""The catalogue in the database, and connections."""
+
+import hashlib
+import secrets as random_secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.errors import Conflict, Invalid, NotFound, Problem
+from app.infra.clock import now_ms
+from app.infra.db import signal
+from app.infra.ids import new_id
+from app.infra.queue import WorkQueue
+from app.integrations.registry import Integration, Registry
+from app.modules.secrets.service import Owner, SecretStore, TenantKeys
+
+from .models import CatalogueEntry, Connection, ConnectionUrl
+
+CHANGED = "connections"
+"""Topic: a connection was made, changed or removed."""
+
+REGISTER = "connection.register"
+REMOVE = "connection.remove"
+"""Kinds of work."""
+
+
+@dataclass(frozen=True)
+class Connections:
+    """What connections are made of: everything that their units of work need beside the session."""
+
+    registry: Registry
+    secrets: SecretStore
+    keys: TenantKeys
+    queue: WorkQueue
+
+    def integration(self, key: str) -> Integration | None:
+        return self.registry.integrations.get(key)
+
+    def create(
+        self,
+        session: Session,
+        tenant: str,
+        *,
+        integration: str,
+        name: str,
+        secrets: Mapping[str, str],
+        settings: Mapping[str, Any],
+        enabled: bool = True,
+    ) -> Connection:
+        """Makes a connection with its webhook URL and secrets. Raises Invalid naming the fields."""
+        known = self.integration(integration)
+        if known is None:
+            raise Invalid(
+                "There is no such integration.",
+                code="unknown_integration",
+                remedy="GET /api/v1/integrations lists them; a broken connector is listed there too.",
+                problems=[Problem("integration", "unknown_integration", "not the key of an integration")],
+            )
+        now = now_ms()
+        row = Connection(
+            id=new_id("con"),
+            tenant=tenant,
+            integration=integration,
+            name=name or integration,
+            enabled=enabled,
+            settings=orjson.dumps(_valid_settings(known, settings)).decode(),
+            config_version=1,
+            created_at=now,
+            updated_at=now,
+            registration="none",
+        )
+        session.add(row)
+        session.flush()
+        owner = owner_of(row)
+        given = dict(secrets)
+        _check_secret_names(known, given)
+        if self.secrets.writable:
+            for spec in known.connector.secrets:
+                if spec.generate and not given.get(spec.name):
+                    given[spec.name] = random_secrets.token_urlsafe(32)
+        self.secrets.put(session, owner, given)
+        self._mint_url(session, row)
+        self._tell_provider(session, row)
+        signal(session, CHANGED)
+        return row
+
+    def change(
+        self,
+        session: Session,
+        row: Connection,
+        *,
+        name: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        enabled: bool | None = None,
+    ) -> None:
+        """Changes what is not None. Raises Invalid, or Conflict if the connector to check with is gone."""
+        if settings is not None:
+            known = self.integration(row.integration)
+            if known is None:
+                raise _unavailable(row)
+            row.settings = orjson.dumps(_valid_settings(known, settings)).decode()
+            row.config_version += 1
+        if name is not None:
+            row.name = name
+            row.config_version += 1  # the environment's secrets go by name
+        if enabled is not None:
+            row.enabled = enabled
+        row.updated_at = now_ms()
+        self._tell_provider(session, row)
+        signal(session, CHANGED)
+
+    def set_secrets(
+        self, session: Session, row: Connection, values: Mapping[str, str], keep_previous_for: int = 0
+    ) -> None:
+        """Sets secrets. Raises Invalid for names that are not declared."""
+        known = self.integration(row.integration)
+        if known is None:
+            raise _unavailable(row)
+        _check_secret_names(known, values)
+        self.secrets.put(session, owner_of(row), values, keep_previous_for * 1000)
+        row.config_version += 1
+        row.updated_at = now_ms()
+        self._tell_provider(session, row)
+        signal(session, CHANGED)
+
+    def rotate_url(self, session: Session, row: Connection, keep_previous_for: int) -> None:
+        """Gives the connection a new webhook URL; the old ones end after `keep_previous_for` seconds."""
+        now = now_ms()
+        until = now + keep_previous_for * 1000
+        for url in session.scalars(select(ConnectionUrl).where(ConnectionUrl.connection_id == row.id)):
+            if url.live_until is None:
+                url.live_until = until
+            elif url.live_until <= now:
+                session.delete(url)
+        self._mint_url(session, row)
+        row.updated_at = now
+        self._tell_provider(session, row)
+        signal(session, CHANGED)
+
+    def remove(self, session: Session, row: Connection) -> None:
+        """Takes the connection away; telling the provider and forgetting the secrets follow as work."""
+        row.deleted_at = row.updated_at = now_ms()
+        row.enabled = False
+        self.queue.put(session, REMOVE, row.id)
+        signal(session, CHANGED)
+
+    def forget(self, session: Session, row: Connection) -> None:
+        """Removes what a deleted connection must not leave behind. The row stays, for what refers to it."""
+        self.secrets.forget(session, owner_of(row))
+        for url in session.scalars(select(ConnectionUrl).where(ConnectionUrl.connection_id == row.id)):
+            session.delete(url)
+
+    def token(self, session: Session, row: Connection) -> str | None:
+        """The token of the connection's current webhook URL; None once it is deleted."""
+        url = session.scalars(
+            select(ConnectionUrl)
+            .where(ConnectionUrl.connection_id == row.id, ConnectionUrl.live_until.is_(None))
+            .order_by(ConnectionUrl.created_at.desc())
+        ).first()
+        if url is None:
+            return None
+        return self.keys.unseal(session, row.tenant, url.sealed, ("url", row.id))
+
+    def missing_secrets(self, session: Session, row: Connection) -> list[str]:
+        """Required secrets without a value."""
+        known = self.integration(row.integration)
+        if known is None:
+            return []
+        required = [spec.name for spec in known.connector.secrets if spec.required]
+        present = {info.name for info in self.secrets.infos(session, owner_of(row), required)}
+        return [name for name in required if name not in present]
+
+    def register_all(self, session: Session) -> None:
+        """Has every provider told its URL anew if that has changed: at start, the public address may have."""
+        for row in session.scalars(
+            select(Connection).where(Connection.enabled, Connection.deleted_at.is_(None))
+        ):
+            self._tell_provider(session, row)
+
+    def _mint_url(self, session: Session, row: Connection) -> None:
+        token = random_secrets.token_urlsafe(32)
+        session.add(
+            ConnectionUrl(
+                token_hash=hash_token(token),
+                connection_id=row.id,
+                sealed=self.keys.seal(session, row.tenant, token, ("url", row.id)),
+                created_at=now_ms(),
+                live_until=None,
+            )
+        )
+        session.flush()
+
+    def _tell_provider(self, session: Session, row: Connection) -> None:
+        known = self.integration(row.integration)
+        if known and known.registers_webhooks:
+            self.queue.put(session, REGISTER, row.id)
+
+
+def hash_token(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def owner_of(row: Connection) -> Owner:
+    return Owner(row.tenant, row.id, row.name)
+
+
+def get_connection(session: Session, tenant: str, connection_id: str) -> Connection:
+    """Raises NotFound, for another tenant's too."""
+    row = session.get(Connection, connection_id)
+    if row is None or row.tenant != tenant or row.deleted_at is not None:
+        raise NotFound("connection", connection_id)
+    return row
+
+
+def sync_catalogue(session: Session, registry: Registry) -> None:
+    """Notes in the database which integrations there are: new, changed in version, gone."""
+    now = now_ms()
+    entries = {entry.key: entry for entry in session.scalars(select(CatalogueEntry))}
+    for key, integration in registry.integrations.items():
+        connector = integration.connector
+        entry = entries.pop(key, None)
+        if entry is None:
+            entry = CatalogueEntry(key=key, first_seen_at=now, changed_at=now)
+            session.add(entry)
+        elif (entry.name, entry.version, entry.available) != (connector.name, connector.version, True):
+            entry.changed_at = now
+        entry.name, entry.version, entry.available = connector.name, connector.version, True
+    for gone in entries.values():
+        if gone.available:
+            gone.available, gone.changed_at = False, now
+
+
+def _valid_settings(integration: Integration, settings: Mapping[str, Any]) -> dict[str, Any]:
+    model = integration.connector.settings_model
+    if model is None:
+        if settings:
+            raise Invalid(
+                f"{integration.connector.name} has no settings.",
+                code="invalid_settings",
+                remedy="Leave settings out.",
+                problems=[Problem("settings", "unexpected", "this integration has no settings")],
+            )
+        return {}
+    unknown = set(settings) - set(model.model_fields) - {f.alias for f in model.model_fields.values()}
+    try:
+        valid = model.model_validate(settings)
+    except ValidationError as error:
+        problems = [
+            Problem(".".join(("settings", *map(str, e["loc"]))), e["type"], e["msg"])
+            for e in error.errors(include_url=False, include_input=False, include_context=False)
+        ]
+        raise Invalid(
+            "The settings are not valid.",
+            code="invalid_settings",
+            remedy="Correct the fields named in problems.",
+            problems=problems,
+        ) from None
+    if unknown:
+        known = ", ".join(model.model_fields)
+        raise Invalid(
+            "The settings name fields that do not exist.",
+            code="invalid_settings",
+            remedy=f"{integration.connector.name} has these settings: {known}.",
+            problems=[
+                Problem(f"settings.{name[:100]}", "unexpected", "no such setting") for name in sorted(unknown)
+            ],
+        )
+    dumped: dict[str, Any] = valid.model_dump(mode="json", exclude_unset=True)
+    return dumped
+
+
+def _check_secret_names(integration: Integration, values: Mapping[str, str]) -> None:
+    known = integration.secret_specs
+    if unknown := sorted(set(values) - set(known)):
+        raise Invalid(
+            "The secrets name some that this integration does not have.",
+            code="unknown_secret",
+            remedy=f"{integration.connector.name} takes: {', '.join(known) or 'none'}.",
+            problems=[Problem(f"secrets.{name[:100]}", "unexpected", "not declared") for name in unknown],
+        )
+    if empty := sorted(name for name, value in values.items() if not value):
+        raise Invalid(
+            "A secret cannot be empty.",
+            code="empty_secret",
+            remedy="Leave it out, or give its value.",
+            problems=[Problem(f"secrets.{name}", "empty", "has no value") for name in empty],
+        )
+
+
+def _unavailable(row: Connection) -> Conflict:
+    return Conflict(
+        f"The connector '{row.integration}' is not available, so this cannot be checked.",
+        code="integration_unavailable",
+        remedy="GET /api/v1/integrations says why; mend it and restart.",
+    )

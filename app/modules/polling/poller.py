@@ -1,0 +1,219 @@
+"""Asks the sources that do not tell.
+
+One task for each poll of each connection. A poll's items, the events made of them and the new cursor are one
+transaction: a kill before it repeats the poll with the old cursor, a kill after it goes on with the new one,
+and what a repeated poll brings again is recognised by the events' deduplication.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import structlog
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.errors import NotFound, StorageUnavailable, TrunklineError
+from app.infra.clock import now_ms
+from app.infra.db import Database
+from app.infra.ids import new_id
+from app.integrations.base import call
+from app.integrations.bodies import JsonObject
+from app.integrations.errors import ProviderError
+from app.integrations.registry import Registry
+from app.integrations.requests import Headers, WebhookRequest
+from app.integrations.specs import PollSpec
+from app.modules.integrations.instances import Instances, Lease
+from app.modules.integrations.models import Connection
+from app.modules.integrations.service import CHANGED
+from app.modules.webhooks.models import POLL, RECEIVED, Webhook
+from app.modules.webhooks.parse import Origin, Parsed, parse
+from app.modules.webhooks.service import Settled, settle
+
+from .models import PollState
+
+log = structlog.get_logger()
+
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 300.0
+"""Seconds between polls that fail: doubling, with jitter, up to here."""
+
+
+@dataclass(frozen=True)
+class PollKey:
+    """One poll of one connection."""
+
+    connection_id: str
+    name: str
+
+
+class Poller:
+    """Runs the polls of all enabled connections and follows their changes."""
+
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        instances: Instances,
+        *,
+        public_url: str | None,
+        handler_timeout: float,
+    ) -> None:
+        self._database = database
+        self._registry = registry
+        self._instances = instances
+        self._public_url = public_url
+        self._timeout = handler_timeout
+        self._tasks: dict[PollKey, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Polls until cancelled."""
+        try:
+            with self._database.signals.subscribe(CHANGED) as changes:
+                while True:
+                    await self._adjust()
+                    await changes.wait(30.0)
+        finally:
+            tasks, self._tasks = list(self._tasks.values()), {}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _adjust(self) -> None:
+        """Starts the polls that should run and do not, and stops the others.
+
+        A poll that waits in an error pause starts anew when its connection changes, so that a corrected
+        secret works at once.
+        """
+        polling = [key for key, known in self._registry.integrations.items() if known.connector.polls]
+        wanted = {}
+        for row in await self._database.read(lambda session: _enabled(session, polling)):
+            for spec in self._registry.integrations[row.integration].connector.polls:
+                wanted[PollKey(row.id, spec.name)] = (spec, row)
+        for key in [key for key in self._tasks if key not in wanted or self._tasks[key].done()]:
+            self._tasks.pop(key).cancel()
+        for key, (spec, _) in wanted.items():
+            if key not in self._tasks:
+                self._tasks[key] = asyncio.create_task(self._poll_forever(key, spec))
+
+    async def _poll_forever(self, key: PollKey, spec: PollSpec) -> None:
+        failures = 0
+        with self._database.signals.subscribe(CHANGED) as changes:
+            while True:
+                try:
+                    async with self._instances.lease(key.connection_id) as lease:
+                        if not lease.instance.poll_enabled(spec, self._public_url):
+                            await changes.wait()
+                            continue
+                        found = await self._poll(key, spec, lease)
+                    failures, pause = 0, 0.0 if found else spec.every
+                except NotFound:
+                    return
+                except Exception as error:  # noqa: BLE001 - an edge: one source's fault stops no other
+                    failures += 1
+                    pause = await self._failed(key, error, failures)
+                if pause:
+                    await changes.wait(pause)
+
+    async def _poll(self, key: PollKey, spec: PollSpec, lease: Lease) -> bool:
+        """One poll; whether it brought anything."""
+        state = await self._database.read(
+            lambda session: session.get(PollState, (key.connection_id, key.name))
+        )
+        cursor = state.cursor if state else None
+        method = getattr(lease.instance, spec.handler)
+        async with asyncio.timeout(spec.deadline):
+            items, following = await call(method, cursor)
+        received_at = now_ms()
+        rows = [self._row(lease, item, received_at) for item in items]
+        parsed = [await self._parse(lease, row) for row in rows]
+        await self._database.write(_store(key, rows, parsed, following))
+        return bool(items)
+
+    def _row(self, lease: Lease, item: Any, received_at: int) -> Webhook:
+        return Webhook(
+            id=new_id("whk"),
+            tenant=lease.tenant,
+            connection_id=lease.connection_id,
+            integration=lease.integration.key,
+            source=POLL,
+            method="POLL",
+            query="",
+            headers="[]",
+            body=orjson.dumps(item),
+            received_at=received_at,
+            state=RECEIVED,
+            tries=0,
+        )
+
+    async def _parse(self, lease: Lease, row: Webhook) -> Parsed:
+        request = WebhookRequest(row.method, "", Headers(), row.body, JsonObject())
+        origin = Origin(row.id, row.tenant, row.connection_id, row.received_at)
+        return await parse(lease.instance, request, origin, timeout=self._timeout)
+
+    async def _failed(self, key: PollKey, error: Exception, failures: int) -> float:
+        pause: float = min(FIRST_PAUSE * 2 ** min(failures - 1, 20), LONGEST_PAUSE)
+        pause *= random.uniform(0.75, 1.25)  # noqa: S311 - so that many connections do not ask in step
+        if isinstance(error, ProviderError):
+            code, message = error.code, str(error)
+            pause = max(pause, error.retry_after or 0.0)
+        elif isinstance(error, TrunklineError):
+            code, message = error.code, f"{error.message} {error.remedy}"
+        elif isinstance(error, TimeoutError):
+            code, message = "poll_timeout", "The poll took longer than its deadline."
+        else:
+            code, message = "connector_error", f"The connector failed with {type(error).__name__}."
+        log.warning("poll_failed", connection=key.connection_id, poll=key.name, code=code, failures=failures)
+        try:
+            await self._database.write(_note_failure(key, code, message, failures))
+        except StorageUnavailable:
+            log.warning("poll_failure_not_stored", connection=key.connection_id)
+        return pause
+
+
+def _enabled(session: Session, integrations: list[str]) -> list[Connection]:
+    return list(
+        session.scalars(
+            select(Connection).where(
+                Connection.enabled, Connection.deleted_at.is_(None), Connection.integration.in_(integrations)
+            )
+        )
+    )
+
+
+def _state(session: Session, key: PollKey) -> PollState:
+    state = session.get(PollState, (key.connection_id, key.name))
+    if state is None:
+        state = PollState(connection_id=key.connection_id, name=key.name, failures=0)
+        session.add(state)
+    return state
+
+
+def _store(
+    key: PollKey, rows: list[Webhook], parsed: list[Parsed], cursor: str | None
+) -> Callable[[Session], None]:
+    """Items, events and cursor in one transaction."""
+
+    def unit(session: Session) -> None:
+        session.add_all(rows)
+        session.flush()
+        settle(
+            session,
+            [Settled(row.seq, False, p.events, p.failure) for row, p in zip(rows, parsed, strict=True)],
+        )
+        state = _state(session, key)
+        state.cursor, state.polled_at, state.failures = cursor, now_ms(), 0
+        state.error_code = state.error = None
+
+    return unit
+
+
+def _note_failure(key: PollKey, code: str, message: str, failures: int) -> Callable[[Session], None]:
+    def unit(session: Session) -> None:
+        state = _state(session, key)
+        state.failures, state.error_code, state.error = failures, code, message[:1000]
+
+    return unit

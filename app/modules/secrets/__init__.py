@@ -1,0 +1,1 @@
+"""Connections' secrets, sealed."""

@@ -1,0 +1,1 @@
+"""The way of a webhook: verified, stored, processed, replayed."""

@@ -1,0 +1,212 @@
+"""The webhook endpoint: a raw ASGI application in front of the API.
+
+Bytes in, judged, stored with an fsync shared by all who wait, answered. No framework, no session, no log
+line: this path is what the platform's speed is measured by. The path holds a credential, so nothing here
+ever writes it anywhere.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from app.errors import StorageUnavailable
+from app.infra.clock import now_ms
+from app.infra.db import Append, Database
+from app.infra.ids import new_id
+from app.integrations.errors import KeyUnavailable, Refused
+from app.integrations.registry import Integration
+from app.integrations.requests import Headers, Reply, WebhookRequest
+from app.modules.integrations.directory import Directory, Endpoint
+from app.modules.integrations.refusals import Refusal, Refusals
+
+from .models import ANSWERING, RECEIVED, WEBHOOK, Webhook
+from .service import stored_headers
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+PREFIX = "/webhooks/"
+RETRY_AFTER = 5
+
+_COLUMNS = (
+    "id", "tenant", "connection_id", "integration", "source", "method", "query", "headers", "body",
+    "received_at", "state", "tries",
+)  # fmt: skip
+
+
+class Processing(Protocol):
+    """What happens to a webhook once it is stored."""
+
+    def stored(self, connection_id: str) -> None:
+        """A webhook of this connection waits to be processed."""
+
+    async def answer(self, webhook_id: str, timeout: float) -> Reply | None:
+        """Processes a stored webhook while its sender waits; the reply that its connector wants to give."""
+
+
+@dataclass
+class Load:
+    """How busy the endpoint is: requests between their first byte and their answer."""
+
+    in_flight: int = 0
+    answered_at: float = 0.0
+
+
+class _Disconnected(Exception):
+    """The sender went away before its request was complete."""
+
+
+class WebhookIngress:
+    """Serves `POST /webhooks/{integration key}/{token}` and hands every other path on."""
+
+    def __init__(
+        self,
+        following: Asgi,
+        database: Database,
+        directory: Directory,
+        refusals: Refusals,
+        processing: Processing,
+        *,
+        max_body: int,
+        base_url: Callable[[], str],
+    ) -> None:
+        self._following = following
+        self._append: Append = database.appender(Webhook.__table__, _COLUMNS)  # type: ignore[arg-type]
+        self._directory = directory
+        self._refusals = refusals
+        self._processing = processing
+        self._max_body = max_body
+        self._base_url = base_url
+        self.load = Load()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
+            await self._following(scope, receive, send)
+            return
+        self.load.in_flight += 1
+        try:
+            await self._serve(scope, receive, send)
+        except _Disconnected:
+            pass
+        finally:
+            self.load.in_flight -= 1
+            self.load.answered_at = time.monotonic()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        key, _, token = scope["path"][len(PREFIX) :].partition("/")
+        body = await self._read_body(scope, receive)
+        if body is None:
+            await _answer(send, 413, close=True)
+            return
+        if not token or "/" in token:
+            await _answer(send, 404)
+            return
+        try:
+            endpoint = self._directory.cached(key, token) or await self._directory.find(key, token)
+            if endpoint is None:
+                await _answer(send, 404)
+            elif endpoint.integration is None:
+                # The sender is not at fault and will come again when the connector is back.
+                await _answer(send, 503, retry=True)
+            elif not endpoint.integration.takes_webhooks:
+                await _answer(send, 404)
+            elif scope["method"] != "POST":
+                await _answer(send, 405, headers=[(b"allow", b"POST")])
+            else:
+                await self._accept(scope, send, body, token, endpoint, endpoint.integration)
+        except StorageUnavailable:
+            await _answer(send, 503, retry=True)
+
+    async def _accept(
+        self, scope: Scope, send: Send, body: bytes, token: str, endpoint: Endpoint, integration: Integration
+    ) -> None:
+        connector = integration.connector
+        query = scope["query_string"].decode("latin-1")
+        headers = Headers((n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"])
+        verification = connector.verification
+        if verification is not None:
+            url = f"{self._base_url()}{PREFIX}{endpoint.key}/{token}{'?' + query if query else ''}"
+            request = WebhookRequest(scope["method"], url, headers, body, connector.body)
+            try:
+                verification.verify(request, endpoint.secrets, time.time())
+            except (Refused, KeyUnavailable) as error:
+                self._refusals.add(
+                    endpoint.connection_id,
+                    Refusal(now_ms(), error.code, str(error), tuple(headers), len(body)),
+                )
+                ours = isinstance(error, KeyUnavailable)
+                await _answer(send, 503 if ours else 401, retry=ours)
+                return
+        webhook_id = new_id("whk")
+        hidden = verification.credential_headers if verification is not None else frozenset[str]()
+        await self._append(
+            (
+                webhook_id,
+                endpoint.tenant,
+                endpoint.connection_id,
+                endpoint.key,
+                WEBHOOK,
+                scope["method"],
+                query,
+                stored_headers(headers, hidden),
+                body,
+                now_ms(),
+                RECEIVED if connector.reply_within is None else ANSWERING,
+                0,
+            )
+        )
+        reply = None
+        if connector.reply_within is None:
+            self._processing.stored(endpoint.connection_id)
+        else:
+            reply = await self._processing.answer(webhook_id, connector.reply_within)
+        identified = (b"trunkline-webhook-id", webhook_id.encode())
+        if reply is None:
+            await _answer(send, 200, headers=[identified])
+        else:
+            content_type = (b"content-type", reply.content_type.encode("latin-1"))
+            await _answer(send, reply.status, reply.body, headers=[identified, content_type])
+
+    async def _read_body(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body, or None if it is longer than allowed."""
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit() and int(value[:20]) > self._max_body:
+                return None
+        message = await receive()
+        if message["type"] != "http.request":
+            raise _Disconnected
+        if not message.get("more_body"):
+            body: bytes = message.get("body", b"")
+            return body if len(body) <= self._max_body else None
+        chunks = [message.get("body", b"")]
+        size = len(chunks[0])
+        while message.get("more_body"):
+            message = await receive()
+            if message["type"] != "http.request":
+                raise _Disconnected
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            if size > self._max_body:
+                return None
+        return b"".join(chunks)
+
+
+async def _answer(
+    send: Send,
+    status: int,
+    body: bytes = b"",
+    *,
+    headers: list[tuple[bytes, bytes]] | None = None,
+    retry: bool = False,
+    close: bool = False,
+) -> None:
+    lines = [(b"content-length", str(len(body)).encode()), *(headers or [])]
+    if retry:
+        lines.append((b"retry-after", str(RETRY_AFTER).encode()))
+    if close:
+        lines.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": lines})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,191 @@
+"""From a stored request to events: calls the connector and never lets its faults out."""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import orjson
+import structlog
+from pydantic import ValidationError
+
+from app.infra.clock import now_ms
+from app.integrations.base import BaseIntegration, call
+from app.integrations.errors import InboundError, IntegrationError
+from app.integrations.models import Event
+from app.integrations.requests import Reply, WebhookRequest
+from app.modules.events.service import NewEvent, fingerprint_of
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Whose webhook it is."""
+
+    webhook_id: str
+    tenant: str
+    connection_id: str
+    received_at: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an item or a whole webhook did not become events: a stable code and a sentence."""
+
+    code: str
+    message: str
+
+
+@dataclass
+class Parsed:
+    """What became of a webhook. The first failure is kept; good items count all the same."""
+
+    events: list[NewEvent] = field(default_factory=list)
+    failure: Failure | None = None
+    reply: Reply | None = None
+
+    def fail(self, failure: Failure) -> None:
+        self.failure = self.failure or failure
+
+
+async def parse(
+    instance: BaseIntegration,
+    request: WebhookRequest,
+    origin: Origin,
+    *,
+    timeout: float,
+    inline: bool = False,
+) -> Parsed:
+    """Makes the events of a request. Never raises for a fault of the body or the connector.
+
+    `inline` says that the sender still waits, so that a Reply can be given.
+    """
+    parsed = Parsed()
+    try:
+        items = request.items
+    except InboundError as error:
+        # An override of `receive` may not need the items at all (a form, a bare ping).
+        if _by_item(instance):
+            parsed.fail(Failure(error.code, str(error)))
+            return parsed
+        items = [request.body.hex()]
+    if _by_item(instance):
+        for index, item in enumerate(items):
+            try:
+                event = await _within(timeout, call(instance.handle_webhook, item))
+                parsed.events.append(_new_event(instance, event, index, origin, fingerprint_of(item)))
+            except Exception as error:  # noqa: BLE001 - an edge: a connector's fault fails this item only
+                where = f"item {index}: " if len(items) > 1 else ""
+                parsed.fail(_failure(error, where, origin, timeout))
+        return parsed
+    try:
+        made = await _within(timeout, call(instance.receive, request))
+        if isinstance(made, Reply):
+            if not inline:
+                raise InboundError(
+                    "reply_too_late",
+                    "The connector returned a Reply, but the sender was answered long ago. "
+                    "Set reply_within on the class so that receive runs while the sender waits.",
+                )
+            parsed.reply = made
+            made = list(made.events)
+        for index, event in enumerate(_as_list(made)):
+            fingerprint = fingerprint_of(items[0] if len(items) == 1 else items, index)
+            parsed.events.append(_new_event(instance, event, index, origin, fingerprint))
+    except Exception as error:  # noqa: BLE001 - an edge: see above
+        parsed.events.clear()
+        parsed.reply = None
+        parsed.fail(_failure(error, "", origin, timeout))
+    return parsed
+
+
+def _by_item(instance: BaseIntegration) -> bool:
+    return type(instance).receive is BaseIntegration.receive
+
+
+async def _within(seconds: float, work: Awaitable[T]) -> T:
+    async with asyncio.timeout(seconds):
+        return await work
+
+
+def _as_list(made: Any) -> list[Any]:
+    if made is None:
+        return []
+    return list(made) if isinstance(made, list | tuple) else [made]
+
+
+def _new_event(
+    instance: BaseIntegration, event: Any, index: int, origin: Origin, fingerprint: bytes
+) -> NewEvent:
+    if not isinstance(event, Event):
+        raise InboundError(
+            "not_an_event",
+            f"The connector returned a {type(event).__name__}; it has to return an Event.",
+        )
+    spec = instance.event_spec(event.type)
+    if spec is None:
+        raise InboundError(
+            "undeclared_event",
+            f"The connector made an event of type '{event.type[:200]}', which it does not declare. "
+            f"Add EventSpec(name='{event.type[:200]}', description=...) to its events.",
+        )
+    try:
+        payload = orjson.dumps(event.payload).decode()
+    except TypeError as error:
+        raise InboundError(
+            "payload_not_json",
+            f"The event's payload holds something that JSON does not have ({type(error).__name__}): "
+            "dict keys must be strings; use text, numbers, booleans, null, lists, dicts and datetimes.",
+        ) from None
+    return NewEvent(
+        tenant=origin.tenant,
+        connection_id=origin.connection_id,
+        integration=instance.key,
+        webhook_id=origin.webhook_id,
+        item=index,
+        type=event.type,
+        external_id=event.external_id,
+        unique_id=spec.unique_id,
+        payload=payload,
+        fingerprint=fingerprint,
+        received_at=origin.received_at or now_ms(),
+    )
+
+
+def _failure(error: Exception, where: str, origin: Origin, timeout: float) -> Failure:
+    if isinstance(error, InboundError):
+        return Failure(error.code, f"{where}{error}")
+    if isinstance(error, TimeoutError):
+        return Failure("handler_timeout", f"{where}The connector took longer than {timeout:g} s.")
+    place = _place(error)
+    log.warning(
+        "webhook_handler_failed",
+        webhook=origin.webhook_id,
+        connection=origin.connection_id,
+        error=type(error).__name__,
+        place=place,
+    )
+    if isinstance(error, ValidationError):
+        fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors(include_input=False)[:5])
+        return Failure("unexpected_content", f"{where}These fields are not as expected: {fields}. ({place})")
+    if isinstance(error, IntegrationError):
+        return Failure("connector_error", f"{where}{type(error).__name__} ({place})")
+    if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str):
+        # The key that a connector looked up stands in its code, not in the payload.
+        return Failure("connector_error", f"{where}KeyError: {error.args[0][:100]!r} ({place})")
+    # Other errors may quote the payload: their kind and place are enough to find the line.
+    return Failure("connector_error", f"{where}{type(error).__name__} ({place})")
+
+
+def _place(error: Exception) -> str:
+    trace = error.__traceback__
+    place = "no line"
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        module = trace.tb_frame.f_globals.get("__name__", "?")
+        if not module.startswith(("app.modules.", "asyncio.")):
+            place = f"{module}:{trace.tb_lineno} in {code.co_name}"
+        trace = trace.tb_next
+    return place

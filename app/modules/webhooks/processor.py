@@ -1,0 +1,161 @@
+"""Turns stored webhooks into events, in order for each connection, many connections at a time.
+
+    received --settle--> processed | failed        events and new state: one transaction
+    answering --settle--> processed | failed       the same, while the sender waits
+    answering --start--> received                  after a crash
+
+The processor keeps no state that matters: what waits is in the table. A kill at any place leaves webhooks
+`received`, and the next start finds them. While acknowledgements are being given it works in small portions
+and pauses between them, because senders time out and the backlog does not.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+
+from app.errors import NotFound, StorageUnavailable
+from app.infra.db import Database
+from app.integrations.requests import Reply
+from app.modules.integrations.instances import ConnectionUnusable, Instances
+
+from .parse import Failure, Parsed, parse
+from .service import (
+    TOPIC,
+    Settled,
+    Waiting,
+    origin_of,
+    read_one,
+    read_waiting,
+    release_answering,
+    request_of,
+    settle,
+    waiting_connections,
+)
+
+log = structlog.get_logger()
+
+PORTION = 64
+"""Webhooks of one connection in one transaction."""
+
+PORTION_BYTES = 8 * 1024 * 1024
+"""Bytes of bodies read at a time."""
+
+LANES = 32
+"""Connections processed at the same time: one slow connector does not hold the others up."""
+
+SWEEP_SECONDS = 5.0
+"""How often the table is asked for what nobody announced."""
+
+YIELD_RATIO = 1.0
+"""Seconds of pause per second of work while acknowledgements are being given."""
+
+STORAGE_PAUSE = 1.0
+
+
+class Processor:
+    """The processing of webhooks, as `run` and as inline answers."""
+
+    def __init__(
+        self,
+        database: Database,
+        instances: Instances,
+        *,
+        handler_timeout: float,
+        base_url: Callable[[], str],
+        busy: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._database = database
+        self._instances = instances
+        self._timeout = handler_timeout
+        self._base_url = base_url
+        self._busy = busy
+        self._waiting: dict[str, None] = {}
+        self._lanes: dict[str, asyncio.Task[None]] = {}
+        self._news = asyncio.Event()
+        self._sweep = True
+        database.signals.listen(TOPIC, self._look)
+
+    def stored(self, connection_id: str) -> None:
+        self._waiting[connection_id] = None
+        self._news.set()
+
+    def _look(self) -> None:
+        self._sweep = True
+        self._news.set()
+
+    async def start(self) -> None:
+        """Call before requests are accepted: answers that a crash interrupted become ordinary work."""
+        await self._database.write(release_answering)
+
+    async def run(self) -> None:
+        """Processes what waits until cancelled; then what is being processed is finished."""
+        try:
+            while True:
+                self._news.clear()
+                await self._dispatch()
+                try:
+                    async with asyncio.timeout(SWEEP_SECONDS):
+                        await self._news.wait()
+                except TimeoutError:
+                    self._sweep = True
+        finally:
+            for task in list(self._lanes.values()):
+                task.cancel()
+            await asyncio.gather(*self._lanes.values(), return_exceptions=True)
+
+    async def answer(self, webhook_id: str, timeout: float) -> Reply | None:
+        """Processes one webhook now, for a sender that waits up to `timeout` seconds."""
+        row = await self._database.read(lambda session: read_one(session, webhook_id))
+        parsed = await self._parse(row, timeout, inline=True)
+        await self._database.write(lambda session: settle(session, [_settled(row, parsed)]))
+        return parsed.reply
+
+    async def _dispatch(self) -> None:
+        if self._sweep:
+            self._sweep = False
+            for connection_id in await self._database.read(waiting_connections):
+                self._waiting[connection_id] = None
+        ready = [c for c in self._waiting if c not in self._lanes][: LANES - len(self._lanes)]
+        if not ready:
+            return
+        for connection_id in ready:
+            del self._waiting[connection_id]
+        lanes = await self._database.read(lambda s: read_waiting(s, ready, PORTION, PORTION_BYTES))
+        for connection_id in ready:
+            rows = lanes.get(connection_id)
+            if rows:
+                task = asyncio.create_task(self._lane(connection_id, rows))
+                self._lanes[connection_id] = task
+            elif rows is None:  # not reached this time
+                self.stored(connection_id)
+
+    async def _lane(self, connection_id: str, rows: list[Waiting]) -> None:
+        """Processes one portion of one connection, then lets the next in."""
+        try:
+            began = time.monotonic()
+            batch = [_settled(row, await self._parse(row, self._timeout)) for row in rows]
+            await self._database.write(lambda session: settle(session, batch))
+            if self._busy():
+                await asyncio.sleep((time.monotonic() - began) * YIELD_RATIO)
+        except StorageUnavailable:
+            await asyncio.sleep(STORAGE_PAUSE)
+        except Exception:
+            log.exception("processing_failed", connection=connection_id)
+            await asyncio.sleep(STORAGE_PAUSE)
+        finally:
+            del self._lanes[connection_id]
+            self.stored(connection_id)  # there may be more; an empty look takes it off the list
+
+    async def _parse(self, row: Waiting, timeout: float, *, inline: bool = False) -> Parsed:
+        try:
+            async with self._instances.lease(row.connection_id) as lease:
+                request = request_of(row, lease.integration.connector.body, self._base_url())
+                return await parse(lease.instance, request, origin_of(row), timeout=timeout, inline=inline)
+        except (ConnectionUnusable, NotFound) as error:
+            return Parsed(failure=Failure(error.code, f"{error.message} {error.remedy}"))
+
+
+def _settled(row: Waiting, parsed: Parsed) -> Settled:
+    return Settled(row.seq, row.tries > 0, parsed.events, parsed.failure)

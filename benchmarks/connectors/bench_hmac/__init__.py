@@ -1,0 +1,1 @@
+"""The connector that the benchmark's webhooks go to."""

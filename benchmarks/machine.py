@@ -1,0 +1,77 @@
+"""What the figures depend on: cores, versions, the disk."""
+
+import os
+import platform
+import sqlite3
+import statistics
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+_PACKAGES = ("uvicorn", "uvloop", "httptools", "fastapi", "sqlalchemy", "pydantic", "orjson")
+_FSYNCS = 50
+
+
+@dataclass(frozen=True)
+class Cores:
+    """Where server and load run; None where the system cannot pin or has one core only."""
+
+    server: int | None
+    load: int | None
+
+    @property
+    def pinned(self) -> bool:
+        return self.server is not None
+
+
+def choose_cores() -> Cores:
+    """The first core that we may use for the server, the last one for the load."""
+    if not hasattr(os, "sched_setaffinity"):
+        return Cores(None, None)
+    usable = sorted(os.sched_getaffinity(0))
+    return Cores(usable[0], usable[-1]) if len(usable) > 1 else Cores(None, None)
+
+
+def pin(pid: int, core: int | None) -> None:
+    """Keeps a process (0: this one) on `core`. Threads and children started afterwards inherit it."""
+    if core is not None:
+        os.sched_setaffinity(pid, {core})
+
+
+def facts(folder: Path) -> dict[str, object]:
+    """The machine and the versions, as far as they matter for the figures."""
+    return {
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        **{package: version(package) for package in _PACKAGES},
+        "file_system": file_system(folder),
+        "fsync_ms": round(fsync_ms(folder), 3),
+    }
+
+
+def file_system(folder: Path) -> str:
+    """The type of the file system that holds `folder`, or "unknown"."""
+    mounts = Path("/proc/mounts")
+    if not mounts.exists():
+        return "unknown"
+    found = [line.split()[1:3] for line in mounts.read_text().splitlines()]
+    holding = [(point, kind) for point, kind in found if folder.resolve().is_relative_to(point)]
+    return max(holding, key=lambda mount: len(mount[0]), default=("", "unknown"))[1]
+
+
+def fsync_ms(folder: Path) -> float:
+    """The median time of appending 4 KB and fsync."""
+    path = folder / "fsync-probe"
+    times = []
+    with path.open("wb", buffering=0) as file:
+        for _ in range(_FSYNCS):
+            started = time.perf_counter()
+            file.write(bytes(4096))
+            os.fsync(file.fileno())
+            times.append(time.perf_counter() - started)
+    path.unlink()
+    return statistics.median(times) * 1000
