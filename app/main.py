@@ -70,8 +70,11 @@ class Platform:
         self._lock.close()
 
 
-async def open_platform(settings: Settings, local_url: Callable[[], str]) -> Platform:
-    """Opens the data folder and starts all work. `local_url` tells where this process listens.
+async def open_platform(
+    settings: Settings, local_url: Callable[[], str], registry: Registry | None = None
+) -> Platform:
+    """Opens the data folder and starts all work. `local_url` tells where this process listens; `registry`
+    replaces the connectors that would be discovered.
 
     Raises StartupError, in one line with what to do.
     """
@@ -84,7 +87,7 @@ async def open_platform(settings: Settings, local_url: Callable[[], str]) -> Pla
     if applied:
         log.info("schema_upgraded", revisions=applied)
     keys = TenantKeys(load_master_key(settings))
-    registry = Registry.discover(settings.connectors_path)
+    registry = registry or Registry.discover(settings.connectors_path)
     for broken in registry.broken:
         log.warning("connector_broken", source=broken.source, reason=broken.reason, remedy=broken.remedy)
 
@@ -99,7 +102,8 @@ async def open_platform(settings: Settings, local_url: Callable[[], str]) -> Pla
         write_private(settings.data_dir / ADMIN_KEY_FILE, admin.key + "\n")
 
     queue = EmbeddedQueue(database, concurrency=settings.action_concurrency)
-    store = EnvironmentSecrets() if settings.secret_store == "environment" else DatabaseSecrets(keys)
+    read_only = settings.secret_store == "environment"  # noqa: S105 - where they live, not what they are
+    store = EnvironmentSecrets() if read_only else DatabaseSecrets(keys)
     connections = Connections(registry, store, keys, queue)
     instances = Instances(database, connections)
     refusals = Refusals()
