@@ -5,4 +5,10 @@ import time
 
 
 def new_id(prefix: str) -> str:
+    """A new id."""
     return f"{prefix}_{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+def id_at(prefix: str, milliseconds: int) -> str:
+    """A text that sorts before every id made at that time or later, and after those made before."""
+    return f"{prefix}_{milliseconds:012x}"

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ValidationError
@@ -119,7 +120,10 @@ class BaseIntegration:
 
 async def call(method: Callable[..., Any], *arguments: Any) -> Any:
     """Calls a connector's method, which may be a coroutine function or a plain one (run in a thread)."""
-    if inspect.iscoroutinefunction(method):
+    if _is_coroutine_function(getattr(method, "__func__", method)):
         return await method(*arguments)
     result = await asyncio.to_thread(method, *arguments)
     return await result if inspect.isawaitable(result) else result
+
+
+_is_coroutine_function = lru_cache(maxsize=4096)(inspect.iscoroutinefunction)

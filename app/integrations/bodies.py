@@ -19,7 +19,8 @@ MAX_DEPTH = 100
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**64 - 1
 """What the canonical writer can hold without turning an integer into a float."""
 
-_LONG_INTEGER = re.compile(rb"[0-9]{19}")
+_DIGITS = bytes(ord("0") if byte in b"0123456789" else ord(" ") for byte in range(256))
+_LONG_INTEGER = b"0" * 19
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -68,7 +69,7 @@ def decode_json(body: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise InvalidBody("not_utf8", f"The body is not UTF-8 (byte {error.start}).") from None
     try:
-        value = (_careful_decoder if _LONG_INTEGER.search(body) else _decoder).decode(text)
+        value = (_careful_decoder if _LONG_INTEGER in body.translate(_DIGITS) else _decoder).decode(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InvalidBody("not_json", f"The body is not JSON ({error.msg} at {where}).") from None
@@ -76,7 +77,7 @@ def decode_json(body: bytes) -> Any:
         raise _too_deep() from None
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
         raise _too_deep()
-    if _SURROGATE_ESCAPE.search(body):
+    if b"\\u" in body and _SURROGATE_ESCAPE.search(body):
         _refuse_lone_surrogates(value)
     return value
 

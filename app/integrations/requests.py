@@ -14,12 +14,12 @@ class Headers(Mapping[str, str]):
 
     __slots__ = ("_first", "pairs")
 
+    pairs: tuple[tuple[str, str], ...]
+    _first: dict[str, str]
+
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
-        self.pairs = tuple((name.lower(), value) for name, value in pairs)
-        first: dict[str, str] = {}
-        for name, value in self.pairs:
-            first.setdefault(name, value)
-        self._first = first
+        self.pairs = tuple([(name.lower(), value) for name, value in pairs])
+        self._first = dict(reversed(self.pairs))  # of a repeated name the first wins
 
     def __getitem__(self, name: str) -> str:
         return self._first[name.lower()]

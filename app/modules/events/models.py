@@ -34,7 +34,7 @@ class EventRow(Base):
     webhook_id: Mapped[str] = mapped_column(String(40))
     item: Mapped[int] = mapped_column(Integer)
     received_at: Mapped[int] = mapped_column(BigInteger)
-    created_at: Mapped[int] = mapped_column(BigInteger, index=True)
+    created_at: Mapped[int] = mapped_column(BigInteger)
 
 
 class EventIdentity(Base):

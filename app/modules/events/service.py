@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import delete, insert, select, tuple_
+from sqlalchemy import bindparam, delete, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.infra.clock import now_ms
-from app.infra.db import signal
-from app.infra.ids import new_id
+from app.infra.db import insert_rows, signal, table_of
+from app.infra.ids import id_at, new_id
 
 from .models import EventIdentity, EventRow
 
@@ -20,8 +20,18 @@ TOPIC = "events"
 
 _NO_FINGERPRINT = b""
 
+_IDENTITY_COLUMNS = ("identity", "fingerprint", "seen_at")
+_EVENT_COLUMNS = (
+    "id", "tenant", "connection_id", "integration", "type", "external_id", "payload", "conflicting",
+    "webhook_id", "item", "received_at", "created_at",
+)  # fmt: skip
 
-@dataclass(frozen=True, slots=True)
+_SEEN = select(EventIdentity.identity, EventIdentity.fingerprint).where(
+    EventIdentity.identity.in_(bindparam("identities", expanding=True))
+)
+
+
+@dataclass(slots=True)
 class NewEvent:
     """An event that a connector made of item number `item` of a webhook.
 
@@ -65,8 +75,8 @@ def store_events(session: Session, events: Sequence[NewEvent], *, replayed: bool
     identities = {id(event): _identity(event) for event in events if event.external_id is not None}
     seen = _seen(session, set(identities.values()))
     now = now_ms()
-    new_rows: list[dict[str, Any]] = []
-    new_identities: list[dict[str, Any]] = []
+    new_rows: list[tuple[Any, ...]] = []
+    new_identities: list[tuple[Any, ...]] = []
     for event in events:
         if (event.webhook_id, event.item) in done:
             continue
@@ -79,27 +89,26 @@ def store_events(session: Session, events: Sequence[NewEvent], *, replayed: bool
                 continue
             conflicting = bool(known)
             known.add(fingerprint)
-            new_identities.append({"identity": identity, "fingerprint": fingerprint, "seen_at": now})
+            new_identities.append((identity, fingerprint, now))
         new_rows.append(
-            {
-                "id": new_id("evt"),
-                "tenant": event.tenant,
-                "connection_id": event.connection_id,
-                "integration": event.integration,
-                "type": event.type,
-                "external_id": event.external_id,
-                "payload": event.payload,
-                "conflicting": conflicting,
-                "webhook_id": event.webhook_id,
-                "item": event.item,
-                "received_at": event.received_at,
-                "created_at": now,
-            }
+            (
+                new_id("evt"),
+                event.tenant,
+                event.connection_id,
+                event.integration,
+                event.type,
+                event.external_id,
+                event.payload,
+                conflicting,
+                event.webhook_id,
+                event.item,
+                event.received_at,
+                now,
+            )
         )
-    if new_identities:
-        session.execute(insert(EventIdentity.__table__), new_identities)  # type: ignore[arg-type]
+    insert_rows(session, table_of(EventIdentity), _IDENTITY_COLUMNS, new_identities)
+    insert_rows(session, table_of(EventRow), _EVENT_COLUMNS, new_rows)
     if new_rows:
-        session.execute(insert(EventRow.__table__), new_rows)  # type: ignore[arg-type]
         signal(session, TOPIC)
     return len(new_rows)
 
@@ -120,11 +129,7 @@ def _items_done(session: Session, webhook_ids: set[str]) -> frozenset[tuple[str,
 def _seen(session: Session, identities: set[bytes]) -> dict[bytes, set[bytes]]:
     seen: dict[bytes, set[bytes]] = {}
     if identities:
-        rows = session.execute(
-            select(EventIdentity.identity, EventIdentity.fingerprint).where(
-                EventIdentity.identity.in_(identities)
-            )
-        )
+        rows = session.execute(_SEEN, {"identities": list(identities)})
         for identity, fingerprint in rows:
             seen.setdefault(identity, set()).add(fingerprint)
     return seen
@@ -132,7 +137,7 @@ def _seen(session: Session, identities: set[bytes]) -> dict[bytes, set[bytes]]:
 
 def prune_events(session: Session, before: int, limit: int) -> int:
     """Deletes up to `limit` events that were made before that time."""
-    old = select(EventRow.seq).where(EventRow.created_at < before).limit(limit)
+    old = select(EventRow.seq).where(EventRow.id < id_at("evt", before)).limit(limit)
     return len(session.scalars(delete(EventRow).where(EventRow.seq.in_(old)).returning(EventRow.seq)).all())
 
 

@@ -36,7 +36,7 @@ class Directory:
     def __init__(self, database: Database, connections: Connections) -> None:
         self._database = database
         self._connections = connections
-        self._known: dict[bytes, Endpoint] = {}
+        self._known: dict[tuple[str, str], Endpoint] = {}
         self._missed: dict[bytes, float] = {}
         self._generation = 0
         database.signals.listen(CHANGED, self._forget)
@@ -48,8 +48,8 @@ class Directory:
 
     def cached(self, key: str, token: str) -> Endpoint | None:
         """The endpoint if it is in the cache: the usual case, without awaiting."""
-        endpoint = self._known.get(hash_token(token))
-        if endpoint is None or endpoint.key != key:
+        endpoint = self._known.get((key, token))
+        if endpoint is None:
             return None
         if endpoint.expires_at is not None and endpoint.expires_at <= now_ms():
             return None
@@ -68,9 +68,11 @@ class Directory:
                 self._missed.clear()
             self._missed[hashed] = time.monotonic()
             return None
+        if endpoint.key != key:
+            return None
         if generation == self._generation:
-            self._known[hashed] = endpoint
-        return endpoint if endpoint.key == key else None
+            self._known[key, token] = endpoint
+        return endpoint
 
     def _load(self, session: Session, hashed: bytes) -> Endpoint | None:
         now = now_ms()

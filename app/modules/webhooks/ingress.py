@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from app.errors import StorageUnavailable
 from app.infra.clock import now_ms
-from app.infra.db import Append, Database
+from app.infra.db import Append, Database, table_of
 from app.infra.ids import new_id
 from app.integrations.errors import KeyUnavailable, Refused
 from app.integrations.registry import Integration
@@ -74,7 +74,7 @@ class WebhookIngress:
         base_url: Callable[[], str],
     ) -> None:
         self._following = following
-        self._append: Append = database.appender(Webhook.__table__, _COLUMNS)  # type: ignore[arg-type]
+        self._append: Append = database.appender(table_of(Webhook), _COLUMNS)
         self._directory = directory
         self._refusals = refusals
         self._processing = processing

@@ -9,7 +9,8 @@ RECEIVED, ANSWERING, PROCESSED, FAILED = "received", "answering", "processed", "
 WEBHOOK, POLL = "webhook", "poll"
 
 WAITING = text("state = 'received'")
-"""A condition in this very form, which is what lets the partial index below be used."""
+"""In this very form, which is what lets the partial index below be used. Nothing but what waits has an entry
+there, and settling a webhook changes no other index."""
 
 
 class Webhook(Base):
@@ -30,7 +31,15 @@ class Webhook(Base):
             sqlite_where=WAITING,
             postgresql_where=WAITING,
         ),
-        Index("ix_webhooks_tenant_state_seq", "tenant", "state", "seq"),
+        Index(
+            "ix_webhooks_failed",
+            "tenant",
+            "seq",
+            sqlite_where=text("state = 'failed'"),
+            postgresql_where=text("state = 'failed'"),
+        ),
+        Index("ix_webhooks_tenant_seq", "tenant", "seq"),
+        Index("ix_webhooks_connection_id_seq", "connection_id", "seq"),
         {"sqlite_autoincrement": True},
     )
 
@@ -46,7 +55,7 @@ class Webhook(Base):
     query: Mapped[str] = mapped_column(Text)
     headers: Mapped[str] = mapped_column(Text)
     body: Mapped[bytes] = mapped_column(LargeBinary)
-    received_at: Mapped[int] = mapped_column(BigInteger, index=True)
+    received_at: Mapped[int] = mapped_column(BigInteger)
     state: Mapped[str] = mapped_column(String(10))
     tries: Mapped[int] = mapped_column(Integer)
     processed_at: Mapped[int | None] = mapped_column(BigInteger)

@@ -18,7 +18,7 @@ import structlog
 from app.errors import NotFound, StorageUnavailable
 from app.infra.db import Database
 from app.integrations.requests import Reply
-from app.modules.integrations.instances import ConnectionUnusable, Instances
+from app.modules.integrations.instances import ConnectionUnusable, Instances, Lease
 
 from .parse import Failure, Parsed, parse
 from .service import (
@@ -36,7 +36,7 @@ from .service import (
 
 log = structlog.get_logger()
 
-PORTION = 64
+PORTION = 128
 """Webhooks of one connection in one transaction."""
 
 PORTION_BYTES = 8 * 1024 * 1024
@@ -108,7 +108,11 @@ class Processor:
     async def answer(self, webhook_id: str, timeout: float) -> Reply | None:
         """Processes one webhook now, for a sender that waits up to `timeout` seconds."""
         row = await self._database.read(lambda session: read_one(session, webhook_id))
-        parsed = await self._parse(row, timeout, inline=True)
+        try:
+            async with self._instances.lease(row.connection_id) as lease:
+                parsed = await self._parse(lease, row, timeout, inline=True)
+        except (ConnectionUnusable, NotFound) as error:
+            parsed = _unusable(error)
         await self._database.write(lambda session: settle(session, [_settled(row, parsed)]))
         return parsed.reply
 
@@ -135,7 +139,7 @@ class Processor:
         """Processes one portion of one connection, then lets the next in."""
         try:
             began = time.monotonic()
-            batch = [_settled(row, await self._parse(row, self._timeout)) for row in rows]
+            batch = await self._parse_all(connection_id, rows)
             await self._database.write(lambda session: settle(session, batch))
             if self._busy():
                 await asyncio.sleep((time.monotonic() - began) * YIELD_RATIO)
@@ -148,13 +152,20 @@ class Processor:
             del self._lanes[connection_id]
             self.stored(connection_id)  # there may be more; an empty look takes it off the list
 
-    async def _parse(self, row: Waiting, timeout: float, *, inline: bool = False) -> Parsed:
+    async def _parse_all(self, connection_id: str, rows: list[Waiting]) -> list[Settled]:
         try:
-            async with self._instances.lease(row.connection_id) as lease:
-                request = request_of(row, lease.integration.connector.body, self._base_url())
-                return await parse(lease.instance, request, origin_of(row), timeout=timeout, inline=inline)
+            async with self._instances.lease(connection_id) as lease:
+                return [_settled(row, await self._parse(lease, row, self._timeout)) for row in rows]
         except (ConnectionUnusable, NotFound) as error:
-            return Parsed(failure=Failure(error.code, f"{error.message} {error.remedy}"))
+            return [_settled(row, _unusable(error)) for row in rows]
+
+    async def _parse(self, lease: Lease, row: Waiting, timeout: float, *, inline: bool = False) -> Parsed:
+        request = request_of(row, lease.integration.connector.body, self._base_url())
+        return await parse(lease.instance, request, origin_of(row), timeout=timeout, inline=inline)
+
+
+def _unusable(error: ConnectionUnusable | NotFound) -> Parsed:
+    return Parsed(failure=Failure(error.code, f"{error.message} {error.remedy}"))
 
 
 def _settled(row: Waiting, parsed: Parsed) -> Settled:

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import bindparam, delete, func, select, type_coerce, update
 from sqlalchemy.orm import Session
+from sqlalchemy.types import NullType
 
 from app.errors import Conflict, NotFound
 from app.infra.clock import now_ms
 from app.infra.db import signal
+from app.infra.ids import id_at
 from app.integrations.bodies import Body, JsonObject
 from app.integrations.requests import Headers, WebhookRequest
 from app.modules.events.service import NewEvent, store_events
@@ -31,16 +33,40 @@ _WAITING_COLUMNS = (
     Webhook.method,
     Webhook.query,
     Webhook.headers,
-    Webhook.body,
+    type_coerce(Webhook.body, NullType()).label("body"),  # bytes already: nothing to convert
     Webhook.received_at,
     Webhook.tries,
+)
+
+# Statements of the hot path are made once: making them costs more than running them.
+_OF_CONNECTION = (WAITING, Webhook.connection_id == bindparam("connection"))
+_WAITING_SIZES = (
+    select(Webhook.seq, func.length(Webhook.body))
+    .where(*_OF_CONNECTION)
+    .order_by(Webhook.seq)
+    .limit(bindparam("limit"))
+)
+_WAITING_ROWS = (
+    select(*_WAITING_COLUMNS).where(*_OF_CONNECTION, Webhook.seq <= bindparam("last")).order_by(Webhook.seq)
+)
+_NOT_SETTLED = Webhook.state.in_((RECEIVED, ANSWERING))
+_SETTLE_GOOD = (
+    update(Webhook)
+    .where(Webhook.seq.in_(bindparam("seqs", expanding=True)), _NOT_SETTLED)
+    .values(
+        state=PROCESSED,
+        processed_at=bindparam("now"),
+        tries=Webhook.tries + 1,
+        reason_code=None,
+        reason=None,
+    )
+    .execution_options(synchronize_session=False)
 )
 
 TOKEN_PLACEHOLDER = "{token}"  # noqa: S105 - it stands where the token stood
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(NamedTuple):
     """A stored webhook on its way through processing: the columns that this needs."""
 
     seq: int
@@ -78,19 +104,13 @@ def settle(session: Session, batch: Sequence[Settled]) -> int:
         events = [event for s in batch if s.replayed is replayed for event in s.events]
         if events:
             made += store_events(session, events, replayed=replayed)
-    waiting = Webhook.state.in_((RECEIVED, ANSWERING))
     if good := [s.seq for s in batch if s.failure is None]:
-        session.execute(
-            update(Webhook)
-            .where(Webhook.seq.in_(good), waiting)
-            .values(state=PROCESSED, processed_at=now, tries=Webhook.tries + 1, reason_code=None, reason=None)
-            .execution_options(synchronize_session=False)
-        )
+        session.execute(_SETTLE_GOOD, {"seqs": good, "now": now})
     for settled in batch:
         if settled.failure is not None:
             session.execute(
                 update(Webhook)
-                .where(Webhook.seq == settled.seq, waiting)
+                .where(Webhook.seq == settled.seq, _NOT_SETTLED)
                 .values(
                     state=FAILED,
                     processed_at=now,
@@ -152,19 +172,15 @@ def read_waiting(
     lanes: dict[str, list[Waiting]] = {}
     size = 0
     for connection_id in connection_ids:
-        lane = lanes[connection_id] = []
-        rows = session.execute(
-            select(*_WAITING_COLUMNS)
-            .where(WAITING, Webhook.connection_id == connection_id)
-            .order_by(Webhook.seq)
-            .limit(limit)
-            .execution_options(yield_per=20)
-        )
-        for row in rows:
-            lane.append(_waiting(row))
-            size += len(row.body)
-            if size > limit_bytes:
-                return lanes
+        last = -1
+        for seq, length in session.execute(_WAITING_SIZES, {"connection": connection_id, "limit": limit}):
+            if last >= 0 and size + length > limit_bytes:
+                break
+            last, size = seq, size + length
+        rows = session.execute(_WAITING_ROWS, {"connection": connection_id, "last": last})
+        lanes[connection_id] = [_waiting(row) for row in rows]
+        if size >= limit_bytes:
+            break
     return lanes
 
 
@@ -174,14 +190,14 @@ def read_one(session: Session, webhook_id: str) -> Waiting:
 
 
 def _waiting(row: Any) -> Waiting:
-    return Waiting(*row)
+    return Waiting._make(row)
 
 
 def prune_webhooks(session: Session, before: int, limit: int) -> int:
     """Deletes up to `limit` webhooks that were received before that time and have been processed."""
     old = (
         select(Webhook.seq)
-        .where(Webhook.received_at < before, Webhook.state.in_((PROCESSED, FAILED)))
+        .where(Webhook.id < id_at("whk", before), Webhook.state.in_((PROCESSED, FAILED)))
         .limit(limit)
     )
     gone = session.scalars(delete(Webhook).where(Webhook.seq.in_(old)).returning(Webhook.seq))
@@ -201,17 +217,33 @@ def stored_headers(headers: Headers, credential_headers: frozenset[str]) -> str:
 
 def request_of(row: Waiting, body_spec: Body, base_url: str) -> WebhookRequest:
     """The stored request as a connector sees it."""
-    pairs: list[Any] = orjson.loads(row.headers)
     query = f"?{row.query}" if row.query else ""
     if row.source == POLL:  # a polled item is stored as one JSON object, whatever webhooks look like
         body_spec = JsonObject()
     return WebhookRequest(
         method=row.method,
         url=f"{base_url}/webhooks/{row.integration}/{TOKEN_PLACEHOLDER}{query}",
-        headers=Headers((name, value) for name, value in pairs),
+        headers=StoredHeaders(row.headers),
         body=row.body,
         body_spec=body_spec,
     )
+
+
+class StoredHeaders(Headers):
+    """Headers as they were stored, decoded when somebody looks: most connectors never do."""
+
+    __slots__ = ("_stored",)
+
+    def __init__(self, stored: str) -> None:
+        self._stored: str | None = stored
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only while the slots of the base class are empty.
+        if self._stored is None:
+            raise AttributeError(name)
+        stored, self._stored = self._stored, None
+        super().__init__((name, value) for name, value in orjson.loads(stored))
+        return getattr(self, name)
 
 
 def origin_of(row: Waiting) -> Origin:

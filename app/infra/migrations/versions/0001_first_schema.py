@@ -126,7 +126,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("webhook_id", "item", name=op.f("uq_events_webhook_id_item")),
         sqlite_autoincrement=True,
     )
-    op.create_index(op.f("ix_events_created_at"), "events", ["created_at"], unique=False)
     op.create_index("ix_events_tenant_seq", "events", ["tenant", "seq"], unique=False)
     op.create_table(
         "integrations",
@@ -203,8 +202,16 @@ def upgrade() -> None:
         sa.UniqueConstraint("id", name=op.f("uq_webhooks_id")),
         sqlite_autoincrement=True,
     )
-    op.create_index(op.f("ix_webhooks_received_at"), "webhooks", ["received_at"], unique=False)
-    op.create_index("ix_webhooks_tenant_state_seq", "webhooks", ["tenant", "state", "seq"], unique=False)
+    op.create_index("ix_webhooks_connection_id_seq", "webhooks", ["connection_id", "seq"], unique=False)
+    op.create_index(
+        "ix_webhooks_failed",
+        "webhooks",
+        ["tenant", "seq"],
+        unique=False,
+        sqlite_where=sa.text("state = 'failed'"),
+        postgresql_where=sa.text("state = 'failed'"),
+    )
+    op.create_index("ix_webhooks_tenant_seq", "webhooks", ["tenant", "seq"], unique=False)
     op.create_index(
         "ix_webhooks_waiting",
         "webhooks",
