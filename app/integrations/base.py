@@ -1,7 +1,10 @@
 """The contract: what a connector is."""
 
 import asyncio
+import contextlib
+import contextvars
 import inspect
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -120,10 +123,37 @@ class BaseIntegration:
 
 async def call(method: Callable[..., Any], *arguments: Any) -> Any:
     """Calls a connector's method, which may be a coroutine function or a plain one (run in a thread)."""
-    if _is_coroutine_function(getattr(method, "__func__", method)):
-        return await method(*arguments)
-    result = await asyncio.to_thread(method, *arguments)
-    return await result if inspect.isawaitable(result) else result
+    try:
+        if inspect.iscoroutinefunction(method):
+            return await method(*arguments)
+        result = await _in_a_thread(method, arguments)
+        return await result if inspect.isawaitable(result) else result
+    except SystemExit as error:
+        # It would end the platform, and again at every restart that takes the same work up.
+        raise RuntimeError("The connector tried to end the process.").with_traceback(
+            error.__traceback__
+        ) from None
 
 
-_is_coroutine_function = lru_cache(maxsize=4096)(inspect.iscoroutinefunction)
+async def _in_a_thread(method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """In a thread of its own, which ends with the process at the latest: one that hangs past its deadline
+    takes no place in a pool from others and does not hold up the platform's stop."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    context = contextvars.copy_context()
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.extend((None, context.run(method, *arguments)))
+        except BaseException as error:  # noqa: BLE001 - it is raised again where it is awaited
+            outcome.extend((error, None))
+        with contextlib.suppress(RuntimeError):  # too late: the loop is closed
+            loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=run, name="trunkline-connector", daemon=True).start()
+    await ended.wait()
+    error, result = outcome
+    if error is not None:
+        raise error
+    return result

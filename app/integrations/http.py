@@ -6,8 +6,11 @@ repeated. An exception type alone does not tell: a reset while a body is being u
 although the provider may have acted on it, so the transport's trace events are used.
 """
 
+import json as jsonlib
 import logging
+import re
 import ssl
+import string
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ from functools import lru_cache
 from typing import Any, Self
 from urllib.parse import quote
 
+import httpcore2
 import httpx2
 
 from .errors import AuthenticationFailed, NotSent, ProviderError, RateLimited, Rejected, Unavailable
@@ -39,6 +43,12 @@ _NEVER_LEFT = (
     httpx2.LocalProtocolError,
     httpx2.ProxyError,
 )
+
+_PLAIN = frozenset(string.ascii_letters + string.digits + "-._~")
+"""Characters that no URL, JSON text or repr() writes differently."""
+
+_SHORTEST_SECRET = 4
+"""Redacting shorter ones would blank ordinary text."""
 
 
 @dataclass
@@ -90,7 +100,7 @@ class ConnectorHttp:
         self._headers = dict(headers or {})
         self._timeout = timeout
         self._explain = explain
-        self._redact = _spellings(redact)
+        self._redact = frozenset(redact)
         self._client = httpx2.AsyncClient(
             transport=transport, verify=_ssl_context() if transport is None else True, follow_redirects=False
         )
@@ -110,7 +120,7 @@ class ConnectorHttp:
         bound._headers = self._headers | dict(headers or {})
         bound._timeout = self._timeout if timeout is None else timeout
         bound._explain = explain or self._explain
-        bound._redact = self._redact + _spellings(redact)
+        bound._redact = self._redact | frozenset(redact)
         bound._client = self._client
         return bound
 
@@ -142,7 +152,7 @@ class ConnectorHttp:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> httpx2.Response:
-        """Sends one request and returns the answer if its status is below 400.
+        """Sends one request and returns the answer if its status is below 300.
 
         Raises NotSent, AuthenticationFailed (401, 403), RateLimited (429), Unavailable (5xx, timeout,
         broken connection) or Rejected (every other status from 300 on: redirects are not followed,
@@ -150,7 +160,7 @@ class ConnectorHttp:
         """
         trace = _ExchangeTrace(effect=method.upper() not in ("GET", "HEAD", "OPTIONS"))
         try:
-            response = await self._client.request(
+            request = self._client.build_request(
                 method,
                 self._base_url + url if not url.startswith(("http://", "https://")) else url,
                 json=json,
@@ -162,7 +172,14 @@ class ConnectorHttp:
                 timeout=self._timeout if timeout is None else timeout,
                 extensions={"trace": trace},
             )
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        except (httpx2.InvalidURL, ValueError, TypeError) as error:
+            # Only the kind of error: what it says may quote the URL or a header.
+            raise NotSent(
+                f"The request could not be made ({type(error).__name__}): look at its URL, headers and body."
+            ) from None
+        try:
+            response = await self._client.send(request)
+        except httpx2.HTTPError as error:
             raise self._fault(error, trace) from None
         trace.answered(response.status_code)
         if response.status_code >= 300:
@@ -174,16 +191,21 @@ class ConnectorHttp:
 
     def redacted(self, text: str) -> str:
         """`text` without this connection's secrets, cut to a length that errors may have."""
-        for secret in self._redact:
-            text = text.replace(secret, "***")
+        secrets = sorted((s for s in self._redact if len(s) >= _SHORTEST_SECRET), key=len, reverse=True)
+        if secrets:
+            text = re.sub("|".join(map(_however_written, secrets)), "***", text, flags=re.IGNORECASE)
         return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "…"
 
     def __repr__(self) -> str:
         return "ConnectorHttp()"  # its URL and headers may hold credentials
 
-    def _fault(self, error: Exception, trace: "_ExchangeTrace") -> ProviderError:
-        what = self.redacted(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
-        if isinstance(error, (*_NEVER_LEFT, httpx2.InvalidURL)) and not trace.begun:
+    def _fault(self, error: httpx2.HTTPError, trace: "_ExchangeTrace") -> ProviderError:
+        what = type(error).__name__
+        if isinstance(error, httpx2.LocalProtocolError):
+            what += ", look at its URL and headers"  # its own words quote them
+        elif str(error):
+            what = self.redacted(f"{what}: {error}")
+        if isinstance(error, _NEVER_LEFT) and not trace.begun:
             return NotSent(f"The provider was not reached ({what}).")
         trace.assume_begun()
         if isinstance(error, httpx2.TimeoutException):
@@ -191,16 +213,27 @@ class ConnectorHttp:
         return Unavailable(f"The exchange with the provider broke ({what}).")
 
     def _rejection(self, response: httpx2.Response) -> ProviderError:
-        if self._explain and (explained := self._explain(response)):
-            explained.args = (self.redacted(str(explained)),)
-            if explained.retry_after is not None:
-                explained.retry_after = min(max(explained.retry_after, 0.0), MAX_RETRY_AFTER)
-            return explained
-        return error_for_status(
-            response.status_code,
-            f"The provider answered {response.status_code}.",
-            retry_after=retry_after_seconds(response.headers.get("retry-after")),
-        )
+        retry_after = retry_after_seconds(response.headers.get("retry-after"))
+        explained = self._explained(response)
+        if explained is None:
+            message = f"The provider answered {response.status_code}."
+            return error_for_status(response.status_code, message, retry_after)
+        explained.args = (self.redacted(str(explained)),)
+        if explained.status is None:
+            explained.status = response.status_code
+        if explained.retry_after is None:
+            explained.retry_after = retry_after
+        else:
+            explained.retry_after = min(max(0.0, explained.retry_after), MAX_RETRY_AFTER)
+        return explained
+
+    def _explained(self, response: httpx2.Response) -> ProviderError | None:
+        if self._explain is None:
+            return None
+        try:
+            return self._explain(response)
+        except Exception:  # noqa: BLE001 - made for the provider's errors, given a proxy's HTML page
+            return None
 
 
 def error_for_status(status: int, message: str, retry_after: float | None = None) -> ProviderError:
@@ -238,8 +271,12 @@ class _ExchangeTrace:
         self.begun = False
         self._effect = effect
 
-    async def __call__(self, event: str, _: dict[str, Any]) -> None:
-        if event.endswith(".send_request_headers.started"):
+    async def __call__(self, event: str, info: dict[str, Any]) -> None:
+        # A header that HTTP does not allow is found when they are about to be written: nothing left.
+        if event.endswith(".send_request_headers.complete") or (
+            event.endswith(".send_request_headers.failed")
+            and not isinstance(info["exception"], httpcore2.LocalProtocolError)
+        ):
             self.assume_begun()
 
     def assume_begun(self) -> None:
@@ -255,8 +292,18 @@ class _ExchangeTrace:
             attempt.status = status
 
 
-def _spellings(secrets: Iterable[str]) -> tuple[str, ...]:
-    # A secret in a URL may come back percent-encoded. Very short ones would blank ordinary text.
-    return tuple(
-        spelling for secret in secrets if len(secret) >= 4 for spelling in {secret, quote(secret, safe="")}
-    )
+def _however_written(secret: str) -> str:
+    """A pattern for the secret as it stands, and as a URL, JSON text or repr() may write it."""
+    return "".join(re.escape(char) if char in _PLAIN else _any_spelling(char) for char in secret)
+
+
+def _any_spelling(char: str) -> str:
+    spellings = {
+        char,
+        quote(char, safe="", errors="replace"),
+        jsonlib.dumps(char)[1:-1],
+        ascii(char)[1:-1],
+        repr(char.encode(errors="replace"))[2:-1],
+        *{" ": ["+"], "/": [r"\/"], "'": [r"\'"]}.get(char, ()),
+    }
+    return f"(?:{'|'.join(re.escape(s) for s in sorted(spellings, key=len, reverse=True))})"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from .errors import KeyUnavailable, Refused
+from .errors import DeclarationError, KeyUnavailable, Refused
 from .requests import WebhookRequest
 
 LiveSecrets = Mapping[str, Sequence[str]]
@@ -83,7 +83,7 @@ class HeaderValue:
     name: str
 
     def of(self, request: WebhookRequest) -> bytes:
-        return _header(request, self.name).encode("latin-1")
+        return _on_the_wire(_header(request, self.name))
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Hmac:
     encoding   how the header writes the signature
     prefix     what stands before it in the header, such as `sha256=`
     signed     the parts, in order; the raw body by default
-    timestamp  a signed time that must be recent; list its header among the parts too
+    timestamp  a time that must be recent; its header is one of the signed parts
     key        how the secret becomes the key's bytes (UTF-8 by default)
     """
 
@@ -153,6 +153,16 @@ class Hmac:
     signed: tuple[Part, ...] = (Body(),)
     timestamp: Timestamp | None = None
     key: Callable[[str], bytes] = str.encode
+
+    def __post_init__(self) -> None:
+        if not self.signed:
+            raise DeclarationError("The Hmac has no signed parts.", "Leave 'signed' out to sign the body.")
+        headers = {part.name.lower() for part in self.signed if isinstance(part, HeaderValue)}
+        if self.timestamp and self.timestamp.header.lower() not in headers:
+            raise DeclarationError(
+                f"The time in {self.timestamp.header} is not signed: an old request could be given a new one.",
+                f"Add HeaderValue('{self.timestamp.header}') to 'signed', where the provider says.",
+            )
 
     @property
     def secret_names(self) -> frozenset[str]:
@@ -169,7 +179,8 @@ class Hmac:
         signature = self._decode(given.removeprefix(self.prefix))
         if self.timestamp:
             self.timestamp.check(request, now)
-        message = b"".join(part.of(request) for part in self.signed)
+        parts = [part.of(request) for part in self.signed]
+        message = parts[0] if len(parts) == 1 else b"".join(parts)
         genuine = False
         for secret in _live(secrets, self.secret):
             expected = hmac.digest(self.key(secret), message, self.algorithm)
@@ -242,8 +253,13 @@ def _header(request: WebhookRequest, name: str) -> str:
 
 def _any_equal(candidates: Sequence[str], given: str) -> bool:
     # Compared as bytes: compare_digest raises on non-ASCII text, which any stranger can send.
-    as_bytes = given.encode("utf-8", "surrogateescape")
+    as_bytes = _on_the_wire(given)
     equal = False
     for candidate in candidates:
         equal |= hmac.compare_digest(candidate.encode("utf-8"), as_bytes)
     return equal
+
+
+def _on_the_wire(header: str) -> bytes:
+    # Latin-1 gives back every byte that was received; no other character comes from a request.
+    return header.encode("latin-1", "backslashreplace")

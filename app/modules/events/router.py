@@ -2,21 +2,19 @@
 
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from app.errors import NotFound
 from app.modules.access.deps import CallerDep, DatabaseDep
 from app.modules.paging import Cursor, Limit, Page, position_of
 
 from .models import EventRow
 from .schemas import EventOut, event_json
-from .service import TOPIC, FeedFilter, read_feed
+from .service import TOPIC, FeedFilter, get_event, read_feed
 
 router = APIRouter(prefix="/api/v1/events", tags=["events"])
 
@@ -71,6 +69,8 @@ async def stream_events(
 
     async def follow() -> AsyncIterator[ServerSentEvent]:
         position = cursor
+        # Without data, so no event: it tells a client that reconnects before the first event from where.
+        yield ServerSentEvent(id=str(position))
         with database.signals.subscribe(TOPIC) as news:
             while True:
                 rows = await database.read(
@@ -89,12 +89,5 @@ async def stream_events(
 
 @router.get("/{event_id}", response_model=EventOut, summary="Show an event")
 async def show_event(event_id: str, database: DatabaseDep, caller: CallerDep) -> Response:
-    def unit(session: Session) -> dict[str, Any]:
-        row = session.scalars(
-            select(EventRow).where(EventRow.id == event_id, EventRow.tenant == caller.tenant)
-        ).first()
-        if row is None:
-            raise NotFound("event", event_id)
-        return event_json(row)
-
-    return Response(orjson.dumps(await database.read(unit)), media_type="application/json")
+    row = await database.read(lambda session: get_event(session, caller.tenant, event_id))
+    return Response(orjson.dumps(event_json(row)), media_type="application/json")

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from app.infra.clock import Instant, rfc3339
 
-from .models import EventRow
+from .service import FeedItem
 
 
 class EventOut(BaseModel):
@@ -25,7 +25,7 @@ class EventOut(BaseModel):
     cursor: str
 
 
-def event_json(row: EventRow) -> dict[str, Any]:
+def event_json(row: FeedItem) -> dict[str, Any]:
     """An event in the shape of EventOut. The payload goes out as it is stored, without being parsed."""
     return {
         "id": row.id,

@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import bindparam, delete, select, tuple_
 from sqlalchemy.orm import Session
 
+from app.errors import NotFound
 from app.infra.clock import now_ms
 from app.infra.db import insert_rows, signal, table_of
 from app.infra.ids import id_at, new_id
@@ -163,13 +164,57 @@ class FeedFilter:
     connection: str | None = None
 
 
+class FeedItem(NamedTuple):
+    """An event as the feed gives it out; `payload` is JSON."""
+
+    seq: int
+    id: str
+    type: str
+    external_id: str | None
+    payload: str
+    integration: str
+    connection_id: str
+    webhook_id: str
+    conflicting: bool
+    received_at: int
+
+
+_FEED_COLUMNS = (
+    EventRow.seq,
+    EventRow.id,
+    EventRow.type,
+    EventRow.external_id,
+    EventRow.payload,
+    EventRow.integration,
+    EventRow.connection_id,
+    EventRow.webhook_id,
+    EventRow.conflicting,
+    EventRow.received_at,
+)
+
+
 def read_feed(
     session: Session, tenant: str, after: int, limit: int, only: FeedFilter = FeedFilter()
-) -> list[EventRow]:
+) -> list[FeedItem]:
     """The tenant's next events after the cursor, in the order in which they became visible."""
-    query = select(EventRow).where(EventRow.tenant == tenant, EventRow.seq > after)
+    query = select(*_FEED_COLUMNS).where(EventRow.tenant == tenant, EventRow.seq > after)
     if only.type is not None:
         query = query.where(EventRow.type == only.type)
     if only.connection is not None:
         query = query.where(EventRow.connection_id == only.connection)
-    return list(session.scalars(query.order_by(EventRow.seq).limit(limit)))
+    rows = session.execute(query.order_by(EventRow.seq).limit(limit))
+    return [_feed_item(row) for row in rows]
+
+
+def _feed_item(row: Any) -> FeedItem:
+    return FeedItem._make(row)
+
+
+def get_event(session: Session, tenant: str, event_id: str) -> FeedItem:
+    """Raises NotFound, for another tenant's too."""
+    row = session.execute(
+        select(*_FEED_COLUMNS).where(EventRow.id == event_id, EventRow.tenant == tenant)
+    ).first()
+    if row is None:
+        raise NotFound("event", event_id)
+    return _feed_item(row)

@@ -125,7 +125,7 @@ class WebhookIngress:
     ) -> None:
         connector = integration.connector
         query = scope["query_string"].decode("latin-1")
-        headers = Headers((n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"])
+        headers = Headers([(n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"]])
         verification = connector.verification
         if verification is not None:
             url = f"{self._base_url()}{PREFIX}{endpoint.key}/{token}{'?' + query if query else ''}"

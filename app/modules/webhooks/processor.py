@@ -39,6 +39,9 @@ log = structlog.get_logger()
 PORTION = 128
 """Webhooks of one connection in one transaction."""
 
+PORTION_BUSY = 32
+"""The same while acknowledgements are being given: it is as long as they may have to wait."""
+
 PORTION_BYTES = 8 * 1024 * 1024
 """Bytes of bodies read at a time."""
 
@@ -48,7 +51,7 @@ LANES = 32
 SWEEP_SECONDS = 5.0
 """How often the table is asked for what nobody announced."""
 
-YIELD_RATIO = 1.0
+YIELD_RATIO = 10.0
 """Seconds of pause per second of work while acknowledgements are being given."""
 
 STORAGE_PAUSE = 1.0
@@ -126,7 +129,8 @@ class Processor:
             return
         for connection_id in ready:
             del self._waiting[connection_id]
-        lanes = await self._database.read(lambda s: read_waiting(s, ready, PORTION, PORTION_BYTES))
+        portion = PORTION_BUSY if self._busy() else PORTION
+        lanes = await self._database.read(lambda s: read_waiting(s, ready, portion, PORTION_BYTES))
         for connection_id in ready:
             rows = lanes.get(connection_id)
             if rows:

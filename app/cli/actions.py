@@ -1,0 +1,164 @@
+"""`trunkline actions`: outbound operations and what became of them."""
+
+import time
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from . import inputs
+from .client import TIMEOUT, Api, Json, path_of
+from .commands import After, Call, Limit, group, remote
+from .connections import Connection
+from .events import OfConnection
+from .exits import CommandFailed
+from .output import Columns
+
+app = group("Have connections do something, and see what became of it.")
+
+Action = Annotated[str, typer.Argument(metavar="ACTION", help="Id of the action.")]
+
+PATIENCE = 60.0
+"""Longest wait that the API grants to one request."""
+PAUSE = 0.5
+
+
+class State(StrEnum):
+    """An action's state."""
+
+    queued = "queued"
+    running = "running"
+    succeeded = "succeeded"
+    failed = "failed"
+    unknown = "unknown"
+    cancelled = "cancelled"
+
+
+class Verdict(StrEnum):
+    """What became of an unknown action."""
+
+    succeeded = "succeeded"
+    failed = "failed"
+
+
+_PENDING = (State.queued, State.running)
+_COLUMNS: Columns = {
+    "requested": "created_at",
+    "id": "id",
+    "type": "type",
+    "state": "state",
+    "attempts": lambda action: len(action["attempts"]),
+    "connection": "connection",
+    "error": lambda action: _why(action) if action["error"] else None,
+}
+
+
+@remote(
+    app,
+    "run",
+    "trunkline actions run con_01J… send_message -d chat_id=1001 -d text='Hello there' --wait 10",
+    """trunkline actions run con_01J… send_message --data '{"chat_id": 1001, "text": "Hi"}'""",
+    "trunkline actions run con_01J… send_photo --data @photo.json --idempotency-key order-17",
+)
+def run_action(
+    call: Call,
+    connection: Connection,
+    type: Annotated[str, typer.Argument(metavar="TYPE", help="Name of the action, such as send_message.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", "-d", metavar="DATA", help="JSON object, @file, - for stdin, or NAME=VALUE."),
+    ] = None,
+    wait: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Wait so long for the end.")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Makes repeating this command safe.")
+    ] = None,
+) -> None:
+    """Request an action. With --wait: exit code 1 unless it succeeds within that time."""
+    given = data or []
+    schema = _payload_schema(call.api, connection, type) if inputs.needs_schema(given) else None
+    headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
+    first = min(wait or 0.0, PATIENCE)
+    deadline = time.monotonic() + (wait or 0.0)
+    if wait:
+        headers["prefer"] = f"wait={max(int(first), 1)}"
+    action = call.api.post(
+        f"{path_of('connections', connection)}/actions",
+        {"type": type, "payload": inputs.payload(given, schema)},
+        headers=headers,
+        timeout=TIMEOUT + first,
+    )
+    while wait and action["state"] in _PENDING and time.monotonic() < deadline:
+        time.sleep(PAUSE)
+        action = call.api.get(path_of("actions", action["id"]))
+    call.out.record(action)
+    if wait and action["state"] != State.succeeded:
+        raise CommandFailed(*_unsuccessful(action, wait))
+
+
+@remote(app, "list", "trunkline actions list --state unknown", "trunkline actions list --limit 5 --json")
+def list_actions(
+    call: Call,
+    state: Annotated[State | None, typer.Option(help="Only in this state.")] = None,
+    connection: OfConnection = None,
+    after: After = None,
+    limit: Limit = 50,
+) -> None:
+    """List actions, the newest first."""
+    query = {"state": state, "connection": connection, "after": after}
+    items, more = call.api.pages("/actions", limit, query)
+    call.out.items(items, _COLUMNS, empty="There are none.")
+    if more:
+        call.out.text(f"There are more: --after {more}")
+
+
+@remote(app, "show", "trunkline actions show act_01J…")
+def show_action(call: Call, action: Action) -> None:
+    """Show an action, its result and its attempts."""
+    call.out.record(call.api.get(path_of("actions", action)))
+
+
+@remote(app, "cancel", "trunkline actions cancel act_01J…")
+def cancel_action(call: Call, action: Action) -> None:
+    """Cancel an action that has not begun."""
+    call.out.record(call.api.post(f"{path_of('actions', action)}/cancel"))
+
+
+@remote(app, "retry", "trunkline actions retry act_01J…")
+def retry_action(call: Call, action: Action) -> None:
+    """Try an action again that failed, was cancelled or is unknown. An unknown one may then happen twice."""
+    call.out.record(call.api.post(f"{path_of('actions', action)}/retry"))
+
+
+@remote(app, "resolve", "trunkline actions resolve act_01J… succeeded --note 'seen in the chat'")
+def resolve_action(
+    call: Call,
+    action: Action,
+    verdict: Annotated[Verdict, typer.Argument(help="What became of it.")],
+    note: Annotated[str, typer.Option(help="How that is known.")] = "",
+) -> None:
+    """Say what became of an unknown action, after a look at the provider."""
+    body = {"state": verdict, "note": note}
+    call.out.record(call.api.post(f"{path_of('actions', action)}/resolve", body))
+
+
+def _payload_schema(api: Api, connection: str, type: str) -> Json:
+    key = api.get(path_of("connections", connection))["integration"]
+    actions = api.get(path_of("integrations", key))["actions"]
+    return next((spec["payload_schema"] for spec in actions if spec["name"] == type), None)
+
+
+def _unsuccessful(action: Json, wait: float) -> tuple[str, str]:
+    state, show = action["state"], f"trunkline actions show {action['id']}"
+    if state in _PENDING:
+        return f"{action['id']} is still {state} after {wait:g} s.", f"It goes on; see: {show}"
+    if state == State.unknown:
+        remedy = f"It may have happened: look at the provider, then trunkline actions resolve {action['id']}"
+        return f"{action['id']} is unknown: {_why(action)}", remedy
+    return f"{action['id']} is {state}: {_why(action)}", f"See: {show}"
+
+
+def _why(action: Json) -> str:
+    error = action["error"] or {"code": action["state"], "message": "no reason is known."}
+    return f"{error['code']}: {error['message']}"

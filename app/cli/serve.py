@@ -1,0 +1,78 @@
+"""`trunkline serve`: the platform in this process."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .commands import local, single
+from .flags import Flags, settings_flags
+from .output import Output
+from .supervision import stop_at_end_of_stdin
+
+if TYPE_CHECKING:
+    from app.main import Platform
+
+app = single()
+
+StopWithStdin = Annotated[
+    bool,
+    typer.Option(
+        "--stop-with-stdin", help="Stop when standard input ends, as it does with a program's parent."
+    ),
+]
+
+
+@local(
+    app,
+    "serve",
+    "trunkline serve",
+    "trunkline serve --port 9000 --data-dir ./data",
+    "trunkline serve --host 0.0.0.0 --public-url https://hooks.example.com",
+)
+@settings_flags(skip="out")
+def serve(out: Output, flags: Flags, stop_with_stdin: StopWithStdin = False) -> None:
+    """Run the platform, until it is asked to stop.
+
+    Every setting is a flag here, and a variable everywhere: --port is TRUNKLINE_PORT. The master key is a
+    variable only, TRUNKLINE_MASTER_KEY.
+    """
+    from app.config import load_settings
+
+    settings = load_settings(**flags)
+
+    from app.main import serve as serve_platform
+
+    if stop_with_stdin:
+        stop_at_end_of_stdin()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(serve_platform(settings, partial(_announce, out)))
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # it is not made for every platform
+        return None
+    return uvloop.new_event_loop
+
+
+def _announce(out: Output, platform: "Platform", url: str) -> None:
+    from app.main import ADMIN_KEY_FILE
+
+    folder = platform.settings.data_dir
+    broken = [{"source": b.source, "reason": b.reason, "remedy": b.remedy} for b in platform.registry.broken]
+    if out.as_json:
+        ready: dict[str, Any] = {"url": url, "data_dir": str(folder), "admin_key": platform.admin_key}
+        out.line(ready | {"broken": broken})
+        return
+    out.text(f"Trunkline listens on {url}\nData is in {folder}")
+    if platform.admin_key:
+        out.text(
+            f"Admin key: {platform.admin_key}\n"
+            f"It is shown this once and kept in {folder / ADMIN_KEY_FILE}, where this command line finds it."
+        )
+    for connector in broken:
+        out.text(f"Broken and left out: {connector['source']}: {connector['reason']} {connector['remedy']}")

@@ -1,0 +1,56 @@
+"""`trunkline migrate` and `trunkline backup`: care of the data folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .commands import DataDir, local, single
+from .output import Output
+
+migrate_app = single()
+backup_app = single()
+
+
+@local(migrate_app, "migrate", "trunkline migrate", "trunkline migrate --data-dir ./data --json")
+def migrate(out: Output, data_dir: DataDir = None) -> None:
+    """Bring the database up to date. `trunkline serve` does this too when it starts."""
+    from app.config import load_settings
+
+    settings = load_settings(data_dir=data_dir)
+
+    from app.infra.migrate import upgrade
+    from app.infra.sqlite import lock_data_dir, writer_engine
+
+    with lock_data_dir(settings.data_dir):
+        engine = writer_engine(settings.database_path)
+        try:
+            applied = upgrade(engine)
+        finally:
+            engine.dispose()
+    if out.as_json:
+        out.document({"database": str(settings.database_path), "applied": applied})
+    out.text(f"Applied: {', '.join(applied)}." if applied else "The database is up to date.")
+
+
+@local(backup_app, "backup", "trunkline backup /backups/trunkline-monday.db")
+def backup(
+    out: Output,
+    target: Annotated[Path, typer.Argument(help="File to write; it must not exist.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Copy the database to a file, also while the platform runs.
+
+    Keep the master key as well (master.key in the data folder), but elsewhere: without it nobody can read
+    the secrets in the copy.
+    """
+    from app.config import load_settings
+
+    settings = load_settings(data_dir=data_dir)
+
+    from app.infra.sqlite import backup as copy
+
+    copy(settings.database_path, target)
+    if out.as_json:
+        out.document({"database": str(settings.database_path), "backup": str(target.absolute())})
+    out.text(f"Copied {settings.database_path} to {target}. Keep the master key too, in another place.")
