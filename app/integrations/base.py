@@ -124,7 +124,7 @@ class BaseIntegration:
 async def call(method: Callable[..., Any], *arguments: Any) -> Any:
     """Calls a connector's method, which may be a coroutine function or a plain one (run in a thread)."""
     try:
-        if inspect.iscoroutinefunction(method):
+        if _is_coroutine_function(getattr(method, "__func__", method)):
             return await method(*arguments)
         result = await _in_a_thread(method, arguments)
         return await result if inspect.isawaitable(result) else result
@@ -133,6 +133,9 @@ async def call(method: Callable[..., Any], *arguments: Any) -> Any:
         raise RuntimeError("The connector tried to end the process.").with_traceback(
             error.__traceback__
         ) from None
+
+
+_is_coroutine_function = lru_cache(maxsize=4096)(inspect.iscoroutinefunction)
 
 
 async def _in_a_thread(method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

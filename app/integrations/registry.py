@@ -99,13 +99,14 @@ class Registry:
         """Imports every connector there is. Never raises for a connector's fault."""
         registry = cls()
         if folder is not None:
-            _lay_over(folder)
+            registry._lay_over(folder)
         importlib.invalidate_caches()
-        for name in _subfolders(connectors):
+        for name in registry._subfolders():
             registry._add_package(f"{connectors.__name__}.{name}")
         if entry_point_group:
-            for entry in entry_points(group=entry_point_group):
-                registry._add_package(entry.value.split(":")[0])
+            values = [entry.value for entry in entry_points(group=entry_point_group)]
+            for package in dict.fromkeys(re.split(r"[:\[]", value)[0].strip() for value in values):
+                registry._add_package(package)
         return registry
 
     def register(self, connector: type[BaseIntegration], source: str) -> None:
@@ -121,7 +122,9 @@ class Registry:
     def _add_package(self, package: str) -> None:
         try:
             modules = list(_import(package))
-        except Exception as error:  # noqa: BLE001 - whatever a stranger's module raises
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a stranger's module raises, SystemExit too
             self.broken.append(_import_failure(package, error))
             return
         classes = _connector_classes(package, modules)
@@ -139,6 +142,36 @@ class Registry:
                 self.register(connector, source)
             except DeclarationError as error:
                 self.broken.append(Broken(source, error.problem, error.remedy))
+            except Exception as error:  # noqa: BLE001 - a declaration may be anything
+                reason = f"What it declares cannot be read: {_words_of(error)}"
+                self.broken.append(Broken(source, reason, f"Correct it in {_file_of(connector)}."))
+
+    def _lay_over(self, folder: Path) -> None:
+        # On the package's search path the folder's packages get the documented import path.
+        path = str(folder.resolve())
+        if not folder.is_dir():
+            remedy = "Make it, or correct TRUNKLINE_CONNECTORS_PATH or --connectors-path."
+            self.broken.append(Broken(path, "The folder for connectors does not exist.", remedy))
+        elif path not in connectors.__path__:
+            connectors.__path__.append(path)
+
+    def _subfolders(self) -> Iterator[str]:
+        first: dict[str, Path] = {}
+        for root in map(Path, connectors.__path__):
+            for entry in sorted(root.iterdir() if root.is_dir() else ()):
+                if not entry.is_dir() or entry.name.startswith((".", "__")):
+                    continue
+                if not entry.name.isidentifier():
+                    if any(entry.glob("*.py")):
+                        remedy = f"Rename it, such as {re.sub(r'[^a-z0-9]+', '_', entry.name.lower())}."
+                        reason = "The folder's name is not one that Python can import."
+                        self.broken.append(Broken(str(entry), reason, remedy))
+                elif known := first.get(entry.name):
+                    reason = f"The folder's name is already taken by {known}."
+                    self.broken.append(Broken(str(entry), reason, "Give the folder another name."))
+                else:
+                    first[entry.name] = entry
+                    yield entry.name
 
 
 def check_declarations(connector: type[BaseIntegration]) -> None:
@@ -156,6 +189,25 @@ def check_declarations(connector: type[BaseIntegration]) -> None:
         )
     if not isinstance(connector.version, str):
         raise DeclarationError("'version' is not a string.", f'Write version = "1.0.0" in {where}.')
+    for attribute, methods, example in (
+        ("body", ("parse",), "JsonObject()"),
+        (
+            "verification",
+            ("verify", "secret_names", "credential_headers"),
+            'Hmac(header="...", secret="...")',
+        ),
+    ):
+        value = getattr(connector, attribute)
+        if isinstance(value, type) or not (
+            all(hasattr(value, method) for method in methods)
+            or (value is None and attribute == "verification")
+        ):
+            raise DeclarationError(
+                f"'{attribute}' of {connector.__name__} is not a {attribute} declaration.",
+                f"Write something like {attribute} = {example} in {where}.",
+            )
+    if connector.reply_within is not None and not _is_positive(connector.reply_within):
+        raise DeclarationError("'reply_within' is not a number of seconds.", f"Correct it in {where}.")
     for attribute, kind in (
         ("secrets", SecretSpec),
         ("actions", ActionSpec),
@@ -165,12 +217,14 @@ def check_declarations(connector: type[BaseIntegration]) -> None:
         _check_specs(connector, attribute, kind, where)
     _check_actions(connector, where)
     for event in connector.events:
-        if event.model is not None and not _is_model(event.model):
-            raise DeclarationError(
-                f"The model of event '{event.name}' is not a Pydantic model.",
-                f"Inherit it from pydantic.BaseModel ({where}).",
-            )
+        if event.model is not None:
+            _check_model(event.model, f"The model of event '{event.name}'", where)
     for poll in connector.polls:
+        if not (_is_positive(poll.every) and _is_positive(poll.deadline)):
+            raise DeclarationError(
+                f"'every' and 'deadline' of poll '{poll.name}' are not numbers of seconds.",
+                f"Correct them in {where}.",
+            )
         _check_method(connector, poll.handler, f"poll '{poll.name}'", where)
     _check_constructor(connector, where)
 
@@ -185,7 +239,7 @@ def _check_specs(connector: type[BaseIntegration], attribute: str, kind: type, w
     names = [spec.name for spec in specs]
     for name in names:
         if not isinstance(name, str) or not name:
-            raise DeclarationError(f"A {kind.__name__} has no name.", f"Give it one in {where}.")
+            raise DeclarationError(f"One of '{attribute}' has no name.", f"Give it one in {where}.")
     if twice := {name for name in names if names.count(name) > 1}:
         raise DeclarationError(
             f"'{attribute}' declares {', '.join(sorted(twice))} more than once.", f"Remove one in {where}."
@@ -199,11 +253,9 @@ def _check_actions(connector: type[BaseIntegration], where: str) -> None:
                 f"The action name '{action.name}' is not a lower-case identifier.",
                 f"Name it like send_message in {where}.",
             )
-        if not _is_model(action.model) or (action.result is not None and not _is_model(action.result)):
-            raise DeclarationError(
-                f"The model of action '{action.name}' is not a Pydantic model.",
-                f"Inherit it from pydantic.BaseModel ({where}).",
-            )
+        _check_model(action.model, f"The model of action '{action.name}'", where)
+        if action.result is not None:
+            _check_model(action.result, f"The result of action '{action.name}'", where)
         _check_method(connector, action.handler, f"action '{action.name}'", where)
         if action.effect not in ("once", "idempotent", "checkable"):
             raise DeclarationError(
@@ -220,7 +272,7 @@ def _check_actions(connector: type[BaseIntegration], where: str) -> None:
 
 
 def _check_method(connector: type[BaseIntegration], name: str, what: str, where: str) -> None:
-    if not callable(getattr(connector, name, None)):
+    if not isinstance(name, str) or not callable(getattr(connector, name, None)):
         raise DeclarationError(
             f"The handler '{name}' of {what} does not exist.",
             f"Define it on {connector.__name__} in {where}.",
@@ -235,20 +287,18 @@ def _check_constructor(connector: type[BaseIntegration], where: str) -> None:
         )
     parameters = _constructor_parameters(connector)
     for name, parameter in parameters.items():
-        if name not in declared and name not in _RESERVED_PARAMETERS:
-            raise DeclarationError(
-                f"The constructor parameter '{name}' is not a declared secret, 'settings' or 'http'.",
-                f"Declare SecretSpec(name='{name}', ...) or remove the parameter in {where}.",
-            )
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise DeclarationError(
                 f"The constructor parameter '{name}' cannot be given by name.",
                 f"Write plain parameters in {where}.",
             )
-    if connector.settings_model is not None and not _is_model(connector.settings_model):
-        raise DeclarationError(
-            "'settings_model' is not a Pydantic model.", f"Inherit it from pydantic.BaseModel ({where})."
-        )
+        if name not in declared and name not in _RESERVED_PARAMETERS:
+            raise DeclarationError(
+                f"The constructor parameter '{name}' is not a declared secret, 'settings' or 'http'.",
+                f"Declare SecretSpec(name='{name}', ...) or remove the parameter in {where}.",
+            )
+    if connector.settings_model is not None:
+        _check_model(connector.settings_model, "'settings_model'", where)
     if ("settings" in parameters) and connector.settings_model is None:
         raise DeclarationError(
             "The constructor takes 'settings', but no settings_model is declared.",
@@ -284,27 +334,20 @@ def _constructor_parameters(connector: type[BaseIntegration]) -> dict[str, inspe
     }
 
 
-def _is_model(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, BaseModel)
+def _check_model(model: object, what: str, where: str) -> None:
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise DeclarationError(
+            f"{what} is not a Pydantic model.", f"Inherit it from pydantic.BaseModel ({where})."
+        )
+    if model.model_rebuild(raise_errors=False) is False:
+        raise DeclarationError(
+            f"{what}, {model.__name__}, names a type that does not exist.",
+            f"Import or define it in {_file_of(model)}.",
+        )
 
 
-def _lay_over(folder: Path) -> None:
-    # On the package's search path the folder's packages get the documented import path.
-    path = str(folder.resolve())
-    if path not in connectors.__path__:
-        connectors.__path__.append(path)
-
-
-def _subfolders(package: ModuleType) -> Iterator[str]:
-    seen = set()
-    for root in package.__path__:
-        if not Path(root).is_dir():
-            continue
-        for entry in sorted(Path(root).iterdir()):
-            if entry.is_dir() and entry.name.isidentifier() and entry.name != "__pycache__":
-                if entry.name not in seen:
-                    yield entry.name
-                seen.add(entry.name)
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value < float("inf")
 
 
 def _import(package: str) -> Iterator[ModuleType]:
@@ -327,22 +370,39 @@ def _connector_classes(package: str, modules: list[ModuleType]) -> list[type[Bas
                 and (value.__module__ == package or value.__module__.startswith(f"{package}."))
             ):
                 found[value] = None
-    # A class that others in the package build on is their base, not a connector of its own.
-    return [c for c in found if not any(c is not other and issubclass(other, c) for other in found)]
+    return [c for c in found if not any(_is_base_of(c, other) for other in found)]
 
 
-def _import_failure(package: str, error: Exception) -> Broken:
+def _is_base_of(base: type[BaseIntegration], other: type[BaseIntegration]) -> bool:
+    """Whether `base` only serves `other`: it has no key, or leaves the same one to it."""
+    key = getattr(base, "key", None)
+    return base is not other and issubclass(other, base) and key in (None, getattr(other, "key", None))
+
+
+def _import_failure(package: str, error: BaseException) -> Broken:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if package.rsplit(".", 1)[-1] in Path(frame.filename).parts
     ]
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    if isinstance(error, DeclarationError):
+        return Broken(package, error.problem, f"{error.remedy}{place}")
     if isinstance(error, ModuleNotFoundError) and error.name:
-        remedy = f"Install '{error.name}', or correct the import{place}."
+        own = error.name.startswith(f"{package}.")
+        missing = f"Add {error.name.rsplit('.', 1)[-1]}.py" if own else f"Install '{error.name}'"
+        remedy = f"{missing}, or correct the import{place}."
     else:
         remedy = f"Correct it{place} and restart."
-    return Broken(package, f"It cannot be imported: {type(error).__name__}: {error}", remedy)
+    return Broken(package, f"It cannot be imported: {_words_of(error)}", remedy)
+
+
+def _words_of(error: BaseException) -> str:
+    try:
+        words = str(error)
+    except Exception:  # noqa: BLE001 - even that is a stranger's code
+        words = "(no words)"
+    return " ".join(f"{type(error).__name__}: {words}".split())[:500]
 
 
 def _file_of(connector: type) -> str:

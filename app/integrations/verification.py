@@ -160,7 +160,7 @@ class Hmac:
         headers = {part.name.lower() for part in self.signed if isinstance(part, HeaderValue)}
         if self.timestamp and self.timestamp.header.lower() not in headers:
             raise DeclarationError(
-                f"The time in {self.timestamp.header} is not signed: an old request could be given a new one.",
+                f"The time in {self.timestamp.header} is not signed: an old request could get a new one.",
                 f"Add HeaderValue('{self.timestamp.header}') to 'signed', where the provider says.",
             )
 

@@ -20,6 +20,7 @@ from app.errors import NotFound, StorageUnavailable, TrunklineError
 from app.infra.clock import now_ms
 from app.infra.db import Database
 from app.infra.ids import new_id
+from app.infra.watchdog import Watchdog
 from app.integrations.base import call
 from app.integrations.bodies import JsonObject
 from app.integrations.errors import ProviderError
@@ -129,7 +130,8 @@ class Poller:
             items, following = await call(method, cursor)
         received_at = now_ms()
         rows = [self._row(lease, item, received_at) for item in items]
-        parsed = [await self._parse(lease, row) for row in rows]
+        with Watchdog(self._timeout) as watchdog:
+            parsed = [await self._parse(lease, row, watchdog) for row in rows]
         await self._database.write(_store(key, rows, parsed, following))
         return bool(items)
 
@@ -149,10 +151,10 @@ class Poller:
             tries=0,
         )
 
-    async def _parse(self, lease: Lease, row: Webhook) -> Parsed:
+    async def _parse(self, lease: Lease, row: Webhook, watchdog: Watchdog) -> Parsed:
         request = WebhookRequest(row.method, "", Headers(), row.body, JsonObject())
         origin = Origin(row.id, row.tenant, row.connection_id, row.received_at)
-        return await parse(lease.instance, request, origin, timeout=self._timeout)
+        return await parse(lease.instance, request, origin, watchdog)
 
     async def _failed(self, key: PollKey, error: Exception, failures: int) -> float:
         pause: float = min(FIRST_PAUSE * 2 ** min(failures - 1, 20), LONGEST_PAUSE)

@@ -1,15 +1,14 @@
 """From a stored request to events: calls the connector and never lets its faults out."""
 
-import asyncio
-from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 import structlog
 from pydantic import ValidationError
 
 from app.infra.clock import now_ms
+from app.infra.watchdog import Watchdog
 from app.integrations.base import BaseIntegration, call
 from app.integrations.errors import InboundError, IntegrationError
 from app.integrations.models import Event
@@ -17,7 +16,6 @@ from app.integrations.requests import Reply, WebhookRequest
 from app.modules.events.service import NewEvent, fingerprint_of
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,8 +52,8 @@ async def parse(
     instance: BaseIntegration,
     request: WebhookRequest,
     origin: Origin,
+    watchdog: Watchdog,
     *,
-    timeout: float,
     inline: bool = False,
 ) -> Parsed:
     """Makes the events of a request. Never raises for a fault of the body or the connector.
@@ -74,14 +72,14 @@ async def parse(
     if _by_item(instance):
         for index, item in enumerate(items):
             try:
-                event = await _within(timeout, call(instance.handle_webhook, item))
-                parsed.events.append(_new_event(instance, event, index, origin, fingerprint_of(item)))
+                event = await watchdog.run(call(instance.handle_webhook, item))
+                parsed.events.append(_new_event(instance, event, index, origin, (item,)))
             except Exception as error:  # noqa: BLE001 - an edge: a connector's fault fails this item only
                 where = f"item {index}: " if len(items) > 1 else ""
-                parsed.fail(_failure(error, where, origin, timeout))
+                parsed.fail(_failure(error, where, origin, watchdog.seconds))
         return parsed
     try:
-        made = await _within(timeout, call(instance.receive, request))
+        made = await watchdog.run(call(instance.receive, request))
         if isinstance(made, Reply):
             if not inline:
                 raise InboundError(
@@ -92,22 +90,17 @@ async def parse(
             parsed.reply = made
             made = list(made.events)
         for index, event in enumerate(_as_list(made)):
-            fingerprint = fingerprint_of(items[0] if len(items) == 1 else items, index)
-            parsed.events.append(_new_event(instance, event, index, origin, fingerprint))
+            whole = (items[0] if len(items) == 1 else items, index)
+            parsed.events.append(_new_event(instance, event, index, origin, whole))
     except Exception as error:  # noqa: BLE001 - an edge: see above
         parsed.events.clear()
         parsed.reply = None
-        parsed.fail(_failure(error, "", origin, timeout))
+        parsed.fail(_failure(error, "", origin, watchdog.seconds))
     return parsed
 
 
 def _by_item(instance: BaseIntegration) -> bool:
     return type(instance).receive is BaseIntegration.receive
-
-
-async def _within(seconds: float, work: Awaitable[T]) -> T:
-    async with asyncio.timeout(seconds):
-        return await work
 
 
 def _as_list(made: Any) -> list[Any]:
@@ -117,7 +110,7 @@ def _as_list(made: Any) -> list[Any]:
 
 
 def _new_event(
-    instance: BaseIntegration, event: Any, index: int, origin: Origin, fingerprint: bytes
+    instance: BaseIntegration, event: Any, index: int, origin: Origin, content: tuple[Any, ...]
 ) -> NewEvent:
     if not isinstance(event, Event):
         raise InboundError(
@@ -149,7 +142,7 @@ def _new_event(
         external_id=event.external_id,
         unique_id=spec.unique_id,
         payload=payload,
-        fingerprint=fingerprint,
+        fingerprint=b"" if event.external_id is None or spec.unique_id else fingerprint_of(*content),
         received_at=origin.received_at or now_ms(),
     )
 

@@ -17,6 +17,7 @@ import structlog
 
 from app.errors import NotFound, StorageUnavailable
 from app.infra.db import Database
+from app.infra.watchdog import Watchdog
 from app.integrations.requests import Reply
 from app.modules.integrations.instances import ConnectionUnusable, Instances, Lease
 
@@ -113,7 +114,8 @@ class Processor:
         row = await self._database.read(lambda session: read_one(session, webhook_id))
         try:
             async with self._instances.lease(row.connection_id) as lease:
-                parsed = await self._parse(lease, row, timeout, inline=True)
+                with Watchdog(timeout) as watchdog:
+                    parsed = await self._parse(lease, row, watchdog, inline=True)
         except (ConnectionUnusable, NotFound) as error:
             parsed = _unusable(error)
         await self._database.write(lambda session: settle(session, [_settled(row, parsed)]))
@@ -159,13 +161,14 @@ class Processor:
     async def _parse_all(self, connection_id: str, rows: list[Waiting]) -> list[Settled]:
         try:
             async with self._instances.lease(connection_id) as lease:
-                return [_settled(row, await self._parse(lease, row, self._timeout)) for row in rows]
+                with Watchdog(self._timeout) as watchdog:
+                    return [_settled(row, await self._parse(lease, row, watchdog)) for row in rows]
         except (ConnectionUnusable, NotFound) as error:
             return [_settled(row, _unusable(error)) for row in rows]
 
-    async def _parse(self, lease: Lease, row: Waiting, timeout: float, *, inline: bool = False) -> Parsed:
+    async def _parse(self, lease: Lease, row: Waiting, watchdog: Watchdog, *, inline: bool = False) -> Parsed:
         request = request_of(row, lease.integration.connector.body, self._base_url())
-        return await parse(lease.instance, request, origin_of(row), timeout=timeout, inline=inline)
+        return await parse(lease.instance, request, origin_of(row), watchdog, inline=inline)
 
 
 def _unusable(error: ConnectionUnusable | NotFound) -> Parsed:
