@@ -15,7 +15,9 @@ ENV_PREFIX = "TRUNKLINE_"
 class Settings(BaseSettings):
     """Everything that can be configured, with its default. `trunkline config` shows it with its source."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     data_dir: Path = Field(
         default=Path("~/.trunkline"),
@@ -40,7 +42,7 @@ class Settings(BaseSettings):
     secret_store: Literal["database", "environment"] = Field(
         default="database",
         description="Where connections' secrets live: encrypted in the database, or read-only in variables "
-        "TRUNKLINE_SECRET_<CONNECTION>_<NAME>",
+        "TRUNKLINE_SECRET__<TENANT>__<CONNECTION>__<NAME>",
     )
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
         default=8 * 1024 * 1024, description="Largest webhook body that is accepted"
@@ -111,6 +113,6 @@ def source_of(settings: Settings, name: str, flags: dict[str, Any], environment:
     if flags.get(name) is not None:
         return "flag"
     variable = f"{ENV_PREFIX}{name.upper()}"
-    if any(key.upper() == variable for key in environment):
+    if any(value and key.upper() == variable for key, value in environment.items()):
         return variable
     return "default"

@@ -43,8 +43,8 @@ class Verdict(StrEnum):
 
 _PENDING = (State.queued, State.running)
 _COLUMNS: Columns = {
-    "requested": "created_at",
     "id": "id",
+    "requested": "created_at",
     "type": "type",
     "state": "state",
     "attempts": lambda action: len(action["attempts"]),

@@ -54,11 +54,7 @@ class Api:
     @classmethod
     def open(cls, url: str, *, tenant: str | None = None, data_dir: Path | None = None) -> "Api":
         """The platform at `url`, with the key of the environment or of the data folder."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise WrongUsage(
-                f"{url} is not an address.", f"Give --url or TRUNKLINE_URL such as {DEFAULT_URL}."
-            )
+        check_address(url, f"Give --url or TRUNKLINE_URL such as {DEFAULT_URL}.")
         return cls(url, _find_key(url, data_dir), tenant)
 
     def __enter__(self) -> "Api":
@@ -121,7 +117,7 @@ class Api:
         except httpx2.TransportError as error:
             raise self.unreachable(error) from None
         except UnicodeEncodeError:
-            raise WrongUsage("What is sent in a header must be plain ASCII.") from None
+            raise WrongUsage("What is sent must be UTF-8 text, and in headers plain ASCII.") from None
         self.check(response)
         try:
             return response.json() if response.content else None
@@ -165,7 +161,18 @@ def path_of(*parts: str) -> str:
     """A path of the API; ids are quoted. Raises CommandFailed for an empty one."""
     if not all(parts):
         raise WrongUsage("An id is empty.", "Lists show the ids that there are.")
-    return "".join(f"/{quote(part, safe='')}" for part in parts)
+    return "".join(f"/{quote(part, safe='', errors='replace')}" for part in parts)
+
+
+def check_address(url: str, remedy: str) -> None:
+    """Raises WrongUsage unless this is an http or https address."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise WrongUsage(f"{url} is not an address.", remedy)
 
 
 def default_data_dir() -> Path:

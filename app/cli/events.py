@@ -28,7 +28,7 @@ _COLUMNS: Columns = {
 }
 SILENCE = 45.0
 """Seconds without a sign of life (the platform sends one every 15) after which the stream is begun anew."""
-PAUSES = (0.2, 1.0, 2.0, 5.0)
+PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 @remote(
@@ -109,7 +109,8 @@ def _follow(api: Api, query: Query, cursor: str | None) -> Iterator[Json]:
             if not reached:
                 raise api.unreachable(error) from None
             reason = str(error) or type(error).__name__
-        complain(f"Connecting anew: {reason}.")
+        if not failures:
+            complain(f"Connecting anew: {reason}.")
         time.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
         failures += 1
 

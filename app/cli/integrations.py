@@ -1,10 +1,13 @@
 """`trunkline integrations`: the catalogue."""
 
-from typing import Any
+from typing import Annotated
+
+import typer
 
 from .client import path_of
 from .commands import Call, group, remote
-from .output import Columns, Item, table
+from .exits import CommandFailed, ExitCode
+from .output import Columns, Item, Rows, Source
 
 app = group("See what can be connected: events, actions, what they need.")
 
@@ -32,41 +35,58 @@ def list_integrations(call: Call) -> None:
         call.out.text(f"\nBroken: {broken['source']}\n  {broken['reason']}\n  {broken['remedy']}")
 
 
-@remote(app, "show", "trunkline integrations show telegram", "trunkline integrations show telegram --json")
-def show_integration(call: Call, key: str) -> None:
+@remote(
+    app,
+    "show",
+    "trunkline integrations show telegram",
+    "trunkline integrations show telegram --action send_message",
+)
+def show_integration(
+    call: Call,
+    key: Annotated[str, typer.Argument(help="Key of the integration.")],
+    action: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only this action, with its fields.")
+    ] = None,
+) -> None:
     """Show one integration: its events and actions, and the secrets and settings of a connection."""
     found = call.api.get(f"/integrations{path_of(key)}")
+    if action is None:
+        call.out.record(found, _SHOWN, leave_out=["settings_schema"])
+        return
+    specs = [spec for spec in found["actions"] if spec["name"] == action]
+    if not specs:
+        names = ", ".join(spec["name"] for spec in found["actions"]) or "none"
+        raise CommandFailed(
+            f"{found['name']} has no action '{action}'.", f"It has: {names}.", exit_code=ExitCode.NOT_FOUND
+        )
     call.out.record(
-        found,
+        specs[0],
         {
-            "secrets": lambda item: table(item["secrets"], _named("required", "generated", "description")),
-            "settings": lambda item: table(_fields(item["settings_schema"]), _FIELD),
-            "events": lambda item: table(item["events"], _named("description")),
-            "actions": lambda item: table(
-                item["actions"],
-                _named("effect", "destructive") | {"takes": _takes, "description": "description"},
+            "takes": lambda spec: Rows(_fields(spec["payload_schema"]), _FIELD),
+            "gives": lambda spec: (
+                Rows(_fields(spec["result_schema"]), _FIELD) if spec["result_schema"] else None
             ),
         },
-        leave_out=["settings_schema"],
+        leave_out=["payload_schema", "result_schema"],
     )
 
 
-def _named(*fields: str) -> dict[str, Any]:
+def _named(*fields: str) -> dict[str, Source]:
     return {name: name for name in ("name", *fields)}
 
 
-_FIELD = _named("type", "default", "description")
-
-
 def _fields(schema: Item | None) -> list[Item]:
+    required = (schema or {}).get("required", [])
     return [
-        {"name": name, "type": _type(field), "default": field.get("default"), **_described(field)}
+        {
+            "name": name,
+            "type": _type(field),
+            "required": name in required,
+            "default": field.get("default"),
+            "description": field.get("description"),
+        }
         for name, field in (schema or {}).get("properties", {}).items()
     ]
-
-
-def _described(field: Item) -> dict[str, Any]:
-    return {"description": field.get("description", "")}
 
 
 def _type(field: Item) -> str:
@@ -79,4 +99,15 @@ def _type(field: Item) -> str:
 def _takes(action: Item) -> str:
     schema = action["payload_schema"]
     required = schema.get("required", [])
-    return ", ".join(f"{name}*" if name in required else name for name in schema.get("properties", {}))
+    return ", ".join([*required, "…"] if len(required) < len(schema.get("properties", {})) else required)
+
+
+_FIELD = _named("type", "required", "default", "description")
+_SHOWN: Columns = {
+    "secrets": lambda item: Rows(item["secrets"], _named("required", "generated", "description")),
+    "settings": lambda item: Rows(_fields(item["settings_schema"]), _FIELD),
+    "events": lambda item: Rows(item["events"], _named("description")),
+    "actions": lambda item: Rows(
+        item["actions"], _named("effect", "destructive") | {"takes": _takes, "description": "description"}
+    ),
+}

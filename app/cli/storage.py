@@ -1,11 +1,13 @@
 """`trunkline migrate` and `trunkline backup`: care of the data folder."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .commands import DataDir, local, single
+from .exits import CommandFailed
 from .output import Output
 
 migrate_app = single()
@@ -48,8 +50,14 @@ def backup(
 
     settings = load_settings(data_dir=data_dir)
 
+    if not target.absolute().parent.is_dir():
+        raise CommandFailed(
+            f"There is no folder {target.absolute().parent}.", "Make it, or name another file."
+        )
+
     from app.infra.sqlite import backup as copy
 
+    os.umask(0o077)  # the copy holds what the data folder keeps to its owner
     copy(settings.database_path, target)
     if out.as_json:
         out.document({"database": str(settings.database_path), "backup": str(target.absolute())})

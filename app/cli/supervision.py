@@ -23,8 +23,9 @@ def stop_at_end_of_stdin() -> None:
 
     def watch() -> None:
         # Not through sys.stdin, whose lock would be held when the interpreter shuts down.
-        while os.read(0, 4096):
-            pass
+        with contextlib.suppress(OSError):
+            while os.read(0, 4096):
+                pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="trunkline-stdin", daemon=True).start()

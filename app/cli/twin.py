@@ -8,7 +8,6 @@ import signal
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 from typer.core import TyperGroup
@@ -16,8 +15,9 @@ from typer.core import TyperGroup
 from app.errors import Problem
 
 from . import inputs
+from .client import check_address
 from .commands import JsonFlag, example_text, with_parameters
-from .exits import CommandFailed, ExitCode, WrongUsage
+from .exits import CommandFailed, ExitCode
 from .output import Output
 from .serve import StopWithStdin, loop_factory
 from .supervision import stop_at_end_of_stdin
@@ -148,7 +148,12 @@ def _add_order(orders: typer.Typer, name: str, control: "Control") -> None:
     schema = control.model.model_json_schema()
 
     def order(url: str, as_json: bool, **given: Any) -> None:
-        Output(as_json).record(request(url, "POST", control.name, inputs.fields(given, schema)))
+        out = Output(as_json)
+        answer = request(url, "POST", control.name, inputs.fields(given, schema))
+        if answer or as_json:
+            out.record(answer)
+        else:
+            out.text("Done.")
 
     parameters = [
         *_options(control.model),
@@ -241,8 +246,7 @@ def request(url: str, method: str, what: str, body: Any = None) -> Any:
     """Asks a running twin. Raises CommandFailed."""
     import httpx2
 
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise WrongUsage(f"{url} is not an address.", f"Give --url such as {_DEFAULT_URL}.")
+    check_address(url, f"Give --url such as {_DEFAULT_URL}.")
     try:
         response = http().request(method, f"{url.rstrip('/')}/_twin/{what}", json=body)
         answer = response.json()

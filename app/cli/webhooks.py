@@ -26,8 +26,8 @@ class State(StrEnum):
 
 EVERY = sys.maxsize
 _COLUMNS: Columns = {
-    "received": "received_at",
     "id": "id",
+    "received": "received_at",
     "state": "state",
     "source": "source",
     "connection": "connection",

@@ -63,7 +63,7 @@ def master_key_from_file(path: Path) -> bytes:
     """Reads the key file, or makes it (mode 0600) if there is none. Raises StartupError."""
     try:
         if path.exists():
-            return decode_master_key(path.read_text(), str(path))
+            return decode_master_key(path.read_text("ascii", "replace"), str(path))
         key = new_key()
         write_private(path, base64.b64encode(key).decode() + "\n")
     except OSError as error:

@@ -56,7 +56,7 @@ class EmbeddedQueue:
     def __init__(self, database: Database, *, concurrency: int) -> None:
         self._database = database
         self._concurrency = concurrency
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[int, asyncio.Task[None]] = {}
         self._settled = _Settled([], [])
 
     def put(self, session: Session, kind: str, ref: str, not_before: int = 0) -> None:
@@ -65,15 +65,15 @@ class EmbeddedQueue:
 
     async def run(self, handlers: Mapping[str, Handler]) -> None:
         """Calls handlers until cancelled. The running ones go on: see `drain`."""
-        await self._database.write(_release_all)
+        await self._database.write(_release_all_but(list(self._running)))
         with self._database.signals.subscribe(TOPIC) as work:
             while True:
                 free = self._concurrency - len(self._running)
                 claimed, pause = await self._settle_and_claim(free)
                 for seq, kind, ref in claimed:
-                    task = asyncio.create_task(self._handle(handlers[kind], seq, ref, work.wake))
-                    self._running.add(task)
-                    task.add_done_callback(self._running.discard)
+                    self._running[seq] = asyncio.create_task(
+                        self._handle(handlers, seq, kind, ref, work.wake)
+                    )
                 if not self._settled and (not claimed or len(self._running) >= self._concurrency):
                     await work.wait(pause)
 
@@ -81,11 +81,15 @@ class EmbeddedQueue:
         """Waits for running handlers; those that take longer are cancelled. Call after `run` has ended.
         The wake-ups of cancelled ones stay in the table and come again at the next start."""
         if self._running:
-            _, late = await asyncio.wait(self._running, timeout=timeout)
+            _, late = await asyncio.wait(self._running.values(), timeout=timeout)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        await self._settle_and_claim(0)
+        try:
+            await self._settle_and_claim(0)
+        except StorageUnavailable as error:
+            # They stay in the table too, and their handlers find that there is nothing left to do.
+            log.warning("work_not_settled", reason=error.message)
 
     async def _settle_and_claim(self, free: int) -> "_Claim":
         settled, self._settled = self._settled, _Settled([], [])
@@ -96,14 +100,19 @@ class EmbeddedQueue:
             self._settled.failed += settled.failed
             raise
 
-    async def _handle(self, handler: Handler, seq: int, ref: str, wake: Callable[[], None]) -> None:
+    async def _handle(
+        self, handlers: Mapping[str, Handler], seq: int, kind: str, ref: str, wake: Callable[[], None]
+    ) -> None:
         try:
-            await handler(ref)
+            await handlers[kind](ref)
         except Exception:
-            log.exception("work_failed", ref=ref)
+            log.exception("work_failed", kind=kind, ref=ref)
             self._settled.failed.append(seq)
         else:
             self._settled.done.append(seq)
+        finally:
+            # Before the wake-up: a callback of the task would free its place only after the loop has looked.
+            self._running.pop(seq)
         wake()
 
 
@@ -121,8 +130,14 @@ class _Settled:
         return bool(self.done or self.failed)
 
 
-def _release_all(session: Session) -> None:
-    session.execute(update(WorkItem).where(WorkItem.claimed == 1).values(claimed=0))
+def _release_all_but(running: list[int]) -> Callable[[Session], None]:
+    """Gives back what a dead process had claimed; what still runs in this one stays claimed."""
+
+    def unit(session: Session) -> None:
+        lost = update(WorkItem).where(WorkItem.claimed == 1, WorkItem.seq.not_in(running))
+        session.execute(lost.values(claimed=0))
+
+    return unit
 
 
 def _settle_and_claim(settled: _Settled, free: int) -> Callable[[Session], _Claim]:

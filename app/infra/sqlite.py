@@ -14,6 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -82,10 +83,20 @@ class SqliteDatabase(Database):
 
     @classmethod
     async def open(cls, path: Path) -> "SqliteDatabase":
-        """Opens the file, which exists and has the current schema (see `app.infra.migrate`)."""
+        """Opens the file, which exists and has the current schema (see `app.infra.migrate`).
+
+        Raises StartupError if it cannot be written.
+        """
         database = cls(path)
         database._loop = asyncio.get_running_loop()
         database._engine = writer_engine(path)
+        try:
+            connection = database._engine.connect()
+        except DBAPIError as error:
+            raise StartupError(
+                f"The database {path} cannot be opened ({_reason(error.orig)}).",
+                remedy="Check that its folder can be written and that the disk is not full.",
+            ) from None
         database._read_engine = create_engine(
             "sqlite://",
             creator=lambda: _read_only_connection(path),
@@ -96,7 +107,9 @@ class SqliteDatabase(Database):
         # Without it every statement would see a state of its own.
         event.listen(database._read_engine, "begin", lambda c: c.exec_driver_sql("BEGIN"))
         database._readers = ThreadPoolExecutor(READERS, thread_name_prefix="trunkline-read")
-        database._writer = threading.Thread(target=database._write_loop, name="trunkline-write", daemon=True)
+        database._writer = threading.Thread(
+            target=database._write_loop, args=(connection,), name="trunkline-write", daemon=True
+        )
         database._writer.start()
         return database
 
@@ -107,6 +120,7 @@ class SqliteDatabase(Database):
     _writer: threading.Thread
 
     async def read(self, unit: Unit[T]) -> T:
+        self._refuse_if_closing()
         return await self._loop.run_in_executor(self._readers, self._read, unit)
 
     def _read(self, unit: Unit[T]) -> T:
@@ -152,8 +166,8 @@ class SqliteDatabase(Database):
 
     # In the writer thread.
 
-    def _write_loop(self) -> None:
-        with self._engine.connect() as connection:
+    def _write_loop(self, connection: Connection) -> None:
+        with connection:
             stopping = False
             while not stopping:
                 batch: list[_Job] = []
@@ -359,14 +373,14 @@ def backup(path: Path, target: Path) -> None:
         raise StartupError(f"There is no database at {path}.", remedy="Name its folder with --data-dir.")
     if target.exists():
         raise StartupError(f"{target} exists.", remedy="Name a file that does not.")
-    source = _read_only_connection(path)
     partial = target.with_name(target.name + ".partial")
     try:
-        copy = sqlite3.connect(partial)
-        # In one step: in several, every write of the platform would make it begin again.
-        source.backup(copy, pages=-1)
-        copy.execute("PRAGMA journal_mode=DELETE")
-        copy.close()
+        partial.unlink(missing_ok=True)
+        partial.touch(mode=0o600)  # it holds everything that was received
+        with closing(_read_only_connection(path)) as source, closing(sqlite3.connect(partial)) as copy:
+            # In one step: in several, every write of the platform would make it begin again.
+            source.backup(copy, pages=-1)
+            copy.execute("PRAGMA journal_mode=DELETE")
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.rename(target)
@@ -375,5 +389,3 @@ def backup(path: Path, target: Path) -> None:
         raise StartupError(
             f"The backup failed ({error}).", remedy="Free space, or name another file."
         ) from None
-    finally:
-        source.close()

@@ -15,6 +15,10 @@ log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 
+_NOT_JSON = Invalid(
+    "The request's body is not JSON.", code="invalid_request", remedy="Send a JSON object in UTF-8."
+)
+
 
 class FieldProblemOut(BaseModel):
     """One field that is wrong."""
@@ -57,18 +61,21 @@ def install(app: FastAPI) -> None:
             for e in error.errors()
             if e["type"] != "json_invalid"
         ]
-        message = "The request is not valid." if problems else "The request's body is not JSON."
         return problem(
             Invalid(
-                message,
+                "The request is not valid.",
                 code="invalid_request",
                 remedy="Correct the fields named in problems; /docs describes them.",
                 problems=problems,
             )
+            if problems
+            else _NOT_JSON
         )
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:
+        if error.status_code == 400:
+            return problem(_NOT_JSON)
         codes = {404: "not_found", 405: "method_not_allowed"}
         return _response(
             error.status_code,

@@ -77,10 +77,14 @@ class ActionRunner:
         token = current_attempt.set(trace)
         try:
             async with self._instances.lease(attempt.connection_id) as lease:
+                if not lease.enabled:
+                    return Outcome(
+                        FAILED, False, error_code="connection_disabled", error="The connection is disabled."
+                    )
                 action = Action(type=attempt.type, payload=orjson.loads(attempt.payload))
                 async with asyncio.timeout(self._timeout):
                     result = await lease.instance.execute(action)
-        except (ConnectionUnusable, NotFound) as error:
+        except (ConnectionUnusable, NotFound, StorageUnavailable) as error:
             return Outcome(FAILED, False, error_code=error.code, error=f"{error.message} {error.remedy}")
         except ActionError as error:
             return Outcome(FAILED, False, error_code="invalid_payload", error=str(error))

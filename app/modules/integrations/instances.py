@@ -37,6 +37,7 @@ class Lease:
     tenant: str
     secrets: dict[str, str]
     version: int
+    enabled: bool
     _http: ConnectorHttp
     _users: int = 0
     _retired: bool = False
@@ -111,6 +112,7 @@ class Instances:
         row, secrets, missing = await self._database.read(unit)
         current = self._current.get(connection_id)
         if current and current.version == row.config_version and current.secrets == secrets:
+            current.enabled = row.enabled
             return current
         if missing:
             raise ConnectionUnusable(
@@ -137,7 +139,9 @@ class Instances:
                 code="connector_failed",
                 remedy=f"Look at {integration.source} and at this connection's settings and secrets.",
             ) from None
-        return Lease(instance, integration, row.id, row.tenant, secrets, row.config_version, http)
+        return Lease(
+            instance, integration, row.id, row.tenant, secrets, row.config_version, row.enabled, http
+        )
 
     async def _retire(self, connection_id: str) -> None:
         lease = self._current.pop(connection_id, None)

@@ -77,6 +77,7 @@ class Processor:
         self._busy = busy
         self._waiting: dict[str, None] = {}
         self._lanes: dict[str, asyncio.Task[None]] = {}
+        self._unanswered: set[str] = set()
         self._news = asyncio.Event()
         self._sweep = True
         database.signals.listen(TOPIC, self._look)
@@ -91,7 +92,7 @@ class Processor:
 
     async def start(self) -> None:
         """Call before requests are accepted: answers that a crash interrupted become ordinary work."""
-        await self._database.write(release_answering)
+        await self._database.write(lambda session: release_answering(session, None))
 
     async def run(self) -> None:
         """Processes what waits until cancelled; then what is being processed is finished."""
@@ -118,10 +119,18 @@ class Processor:
                     parsed = await self._parse(lease, row, watchdog, inline=True)
         except (ConnectionUnusable, NotFound) as error:
             parsed = _unusable(error)
-        await self._database.write(lambda session: settle(session, [_settled(row, parsed)]))
+        try:
+            await self._database.write(lambda session: settle(session, [_settled(row, parsed)]))
+        except StorageUnavailable:
+            self._unanswered.add(webhook_id)
+            raise
         return parsed.reply
 
     async def _dispatch(self) -> None:
+        if unanswered := set(self._unanswered):
+            await self._database.write(lambda session: release_answering(session, unanswered))
+            self._unanswered -= unanswered
+            self._sweep = True
         if self._sweep:
             self._sweep = False
             for connection_id in await self._database.read(waiting_connections):

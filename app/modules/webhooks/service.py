@@ -1,6 +1,6 @@
 """Webhooks at rest: storing what became of them, replaying, and what waits."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -204,9 +204,12 @@ def prune_webhooks(session: Session, before: int, limit: int) -> int:
     return len(gone.all())
 
 
-def release_answering(session: Session) -> None:
-    """After a crash nobody waits for a reply any more: these are processed like the others."""
-    session.execute(update(Webhook).where(Webhook.state == ANSWERING).values(state=RECEIVED))
+def release_answering(session: Session, webhook_ids: Collection[str] | None) -> None:
+    """answering -> received, for those whose senders wait no more; None means all, as after a crash."""
+    statement = update(Webhook).where(Webhook.state == ANSWERING).values(state=RECEIVED)
+    if webhook_ids is not None:
+        statement = statement.where(Webhook.id.in_(webhook_ids))
+    session.execute(statement)
 
 
 def stored_headers(headers: Headers, credential_headers: frozenset[str]) -> str:
