@@ -213,7 +213,7 @@ class SqliteDatabase(Database):
         raw.execute("SAVEPOINT append")
         try:
             for target in {job.target for job in jobs}:
-                _insert(raw, target, [job.row for job in jobs if job.target is target])
+                _insert(raw, target, [job.row for job in jobs if job.target == target])
             raw.execute("RELEASE append")
         except sqlite3.Error:
             _still_in_transaction(raw)

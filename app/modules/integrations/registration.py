@@ -1,6 +1,8 @@
 """Keeps providers told where to send webhooks. The work handlers of connection.register and .remove."""
 
+import asyncio
 import hashlib
+from weakref import WeakValueDictionary
 
 import structlog
 from sqlalchemy.orm import Session
@@ -31,9 +33,15 @@ class Registration:
         self._connections = connections
         self._instances = instances
         self._public_url = public_url
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def register(self, connection_id: str) -> None:
         """Work handler: safe to run any number of times."""
+        # In turn: of two that overlap, the one that began first could reach the provider last.
+        async with self._turns.setdefault(connection_id, asyncio.Lock()):
+            await self._register(connection_id)
+
+    async def _register(self, connection_id: str) -> None:
 
         def unit(session: Session) -> tuple[Connection, str | None]:
             row = session.get(Connection, connection_id)
@@ -67,6 +75,10 @@ class Registration:
 
     async def remove(self, connection_id: str) -> None:
         """Work handler: tells the provider to stop, then forgets the secrets."""
+        async with self._turns.setdefault(connection_id, asyncio.Lock()):
+            await self._remove(connection_id)
+
+    async def _remove(self, connection_id: str) -> None:
         row = await self._database.read(lambda session: session.get(Connection, connection_id))
         if row is None or row.deleted_at is None:
             return

@@ -37,6 +37,10 @@ _COLUMNS = (
 )  # fmt: skip
 
 
+_EMPTY = (b"content-length", b"0")
+_NO_BODY = {"type": "http.response.body", "body": b""}
+
+
 class Processing(Protocol):
     """What happens to a webhook once it is stored."""
 
@@ -165,7 +169,8 @@ class WebhookIngress:
             reply = await self._processing.answer(webhook_id, connector.reply_within)
         identified = (b"trunkline-webhook-id", webhook_id.encode())
         if reply is None:
-            await _answer(send, 200, headers=[identified])
+            await send({"type": "http.response.start", "status": 200, "headers": [_EMPTY, identified]})
+            await send(_NO_BODY)
         else:
             content_type = (b"content-type", reply.content_type.encode("latin-1"))
             await _answer(send, reply.status, reply.body, headers=[identified, content_type])
