@@ -1,6 +1,5 @@
 """`trunkline migrate` and `trunkline backup`: care of the data folder."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -57,7 +56,6 @@ def backup(
 
     from app.infra.sqlite import backup as copy
 
-    os.umask(0o077)  # the copy holds what the data folder keeps to its owner
     copy(settings.database_path, target)
     if out.as_json:
         out.document({"database": str(settings.database_path), "backup": str(target.absolute())})
