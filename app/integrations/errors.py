@@ -5,6 +5,7 @@
     ├── InboundError                a request or item that does not become an event
     │   ├── Refused                 verification says that the sender is not genuine
     │   ├── KeyUnavailable          verification could not be carried out (not the sender's fault)
+    │   │   └── KeyNeeded           the platform has to fetch a key first
     │   ├── InvalidBody             the bytes are not what the integration declares
     │   └── UnhandledWebhook        the connector has no way to take this webhook
     ├── ActionError                 an action that cannot be started
@@ -51,6 +52,15 @@ class Refused(InboundError):
 
 class KeyUnavailable(InboundError):
     """What verification needs is missing on our side: the sender should try again later."""
+
+
+class KeyNeeded(KeyUnavailable):
+    """Verification needs what is at `url`; the check has made sure that the host is the provider's. The
+    platform fetches it, keeps it, and verifies again with it among the secrets, by its URL."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__("key_unavailable", "The provider's key could not be fetched; send again.")
+        self.url = url
 
 
 class InvalidBody(InboundError):

@@ -1,4 +1,4 @@
-"""Body declarations: how the bytes of a request become items.
+"""JSON bodies.
 
 JSON is decoded defensively, because what is accepted here is stored and shown for years: strict UTF-8,
 no duplicate keys (two readers would see two values), no NaN or infinities, integers that every later
@@ -10,8 +10,8 @@ import math
 import re
 from typing import Any, Protocol
 
-from .errors import InvalidBody
-from .requests import Headers
+from app.integrations.errors import InvalidBody
+from app.integrations.requests import Headers
 
 MAX_DEPTH = 100
 """Nesting of arrays and objects. Real webhooks stay below 20."""
