@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
 
+import httpx2
 import structlog
 import uvicorn
 from fastapi import FastAPI
@@ -39,6 +40,7 @@ from app.modules.polling.router import router as polling_router
 from app.modules.problems import ProblemOut
 from app.modules.secrets.service import DatabaseSecrets, EnvironmentSecrets, TenantKeys
 from app.modules.webhooks.ingress import Asgi, WebhookIngress
+from app.modules.webhooks.keys import FetchedKeys
 from app.modules.webhooks.processor import Processor
 from app.modules.webhooks.router import router as webhooks_router
 from app.worker import Worker
@@ -72,10 +74,14 @@ class Platform:
 
 
 async def open_platform(
-    settings: Settings, local_url: Callable[[], str], registry: Registry | None = None
+    settings: Settings,
+    local_url: Callable[[], str],
+    registry: Registry | None = None,
+    key_transport: httpx2.AsyncBaseTransport | None = None,
 ) -> Platform:
     """Opens the data folder and starts all work. `local_url` tells where this process listens; `registry`
-    replaces the connectors that would be discovered.
+    replaces the connectors that would be discovered, `key_transport` the network from which providers' public
+    keys are fetched.
 
     Raises StartupError, in one line with what to do.
     """
@@ -134,6 +140,7 @@ async def open_platform(
         Directory(database, connections),
         refusals,
         processor,
+        FetchedKeys(key_transport),
         max_body=settings.max_body_bytes,
         base_url=base_url,
     )

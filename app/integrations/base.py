@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from .bodies import Body, JsonObject
 from .errors import FieldProblem, InvalidActionPayload, UnhandledWebhook, UnknownAction
+from .handshakes import Handshake
 from .models import Action, Event
 from .requests import Reply, WebhookRequest
 from .specs import ActionSpec, EventSpec, PollSpec, SecretSpec
@@ -34,6 +35,7 @@ class BaseIntegration:
         settings_model  Pydantic model of configuration that is not secret
         body            how request bytes become items: JsonObject() unless declared
         verification    how a request proves to be genuine; None leaves it to the unguessable URL
+        handshake       how to answer a provider that makes sure of the URL
         reply_within    seconds; set if `receive` must run before the sender is answered
     """
 
@@ -47,6 +49,7 @@ class BaseIntegration:
     settings_model: ClassVar[type[BaseModel] | None] = None
     body: ClassVar[Body] = JsonObject()
     verification: ClassVar[Verification | None] = None
+    handshake: ClassVar[Handshake | None] = None
     reply_within: ClassVar[float | None] = None
 
     # What a connector implements.

@@ -54,11 +54,22 @@ class Integration:
         return {spec.name: spec for spec in self.connector.secrets}
 
     @property
+    def webhook_secrets(self) -> frozenset[str]:
+        """The secrets that requests are judged by."""
+        return _webhook_secrets(self.connector)
+
+    @property
     def takes_webhooks(self) -> bool:
         return (
             self.connector.handle_webhook is not BaseIntegration.handle_webhook
             or self.connector.receive is not BaseIntegration.receive
         )
+
+    @cached_property
+    def webhook_methods(self) -> tuple[str, ...]:
+        """The methods that the webhook URL answers to."""
+        handshake = self.connector.handshake
+        return ("POST",) if handshake is None or handshake.method == "POST" else ("POST", handshake.method)
 
     @property
     def registers_webhooks(self) -> bool:
@@ -304,10 +315,10 @@ def _check_constructor(connector: type[BaseIntegration], where: str) -> None:
             "The constructor takes 'settings', but no settings_model is declared.",
             f"Set settings_model to a Pydantic model in {where}.",
         )
-    verified = connector.verification.secret_names if connector.verification else frozenset()
+    verified = _webhook_secrets(connector)
     if unknown := verified - declared:
         raise DeclarationError(
-            f"'verification' names {', '.join(sorted(unknown))}, which is not declared.",
+            f"'verification' or 'handshake' names {', '.join(sorted(unknown))}, which is not declared.",
             f"Add a SecretSpec for it in {where}.",
         )
     if unused := declared - set(parameters) - verified:
@@ -322,6 +333,11 @@ def _check_constructor(connector: type[BaseIntegration], where: str) -> None:
                 f"The secret '{name}' is optional, but its constructor parameter has no default.",
                 f"Write {name}: str | None = None in {where}.",
             )
+
+
+def _webhook_secrets(connector: type[BaseIntegration]) -> frozenset[str]:
+    declared = (connector.verification, connector.handshake)
+    return frozenset[str]().union(*(check.secret_names for check in declared if check is not None))
 
 
 def _constructor_parameters(connector: type[BaseIntegration]) -> dict[str, inspect.Parameter]:

@@ -34,7 +34,7 @@ class StaticToken:
     def verify(self, request: WebhookRequest, secrets: LiveSecrets, now: float) -> None:
         given = header_value(request, self.header)
         candidates = [self.prefix + value for value in live_values(secrets, self.secret)]
-        if not _any_equal(candidates, on_the_wire(given)):
+        if not any_equal(candidates, on_the_wire(given)):
             raise Refused("token_differs", f"The value of the header {self.header} is not the shared secret.")
 
 
@@ -64,7 +64,7 @@ class Basic:
             for user in live_values(secrets, self.user)
             for password in live_values(secrets, self.password)
         ]
-        if not _any_equal(candidates, given):
+        if not any_equal(candidates, given):
             raise Refused("credentials_differ", "The user name or the password is not the connection's.")
 
 
@@ -84,7 +84,7 @@ class BodyDigest:
             raise Refused("body_differs", f"The body is not the one whose hash {self.parameter} names.")
 
 
-def _any_equal(candidates: Sequence[str], given: bytes) -> bool:
+def any_equal(candidates: Sequence[str], given: bytes) -> bool:
     # Compared as bytes: compare_digest raises on non-ASCII text, which any stranger can send.
     equal = False
     for candidate in candidates:

@@ -88,8 +88,8 @@ class Directory:
             return None
         integration = self._connections.integration(row.integration)
         live: dict[str, list[LiveValue]] = {}
-        if integration and (verification := integration.connector.verification):
-            live = self._connections.secrets.live(session, owner_of(row), verification.secret_names)
+        if integration and (names := integration.webhook_secrets):
+            live = self._connections.secrets.live(session, owner_of(row), names)
         ends = [v.until for values in live.values() for v in values if v.until is not None]
         if url.live_until is not None:
             ends.append(url.live_until)

@@ -14,12 +14,14 @@ from app.errors import StorageUnavailable
 from app.infra.clock import now_ms
 from app.infra.db import Append, Database, table_of
 from app.infra.ids import new_id
-from app.integrations.errors import KeyUnavailable, Refused
+from app.integrations.base import BaseIntegration
+from app.integrations.errors import KeyNeeded, KeyUnavailable, Refused
 from app.integrations.registry import Integration
 from app.integrations.requests import Headers, Reply, WebhookRequest
 from app.modules.integrations.directory import Directory, Endpoint
 from app.modules.integrations.refusals import Refusal, Refusals
 
+from .keys import FetchedKeys
 from .models import ANSWERING, RECEIVED, WEBHOOK, Webhook
 from .service import stored_headers
 
@@ -73,6 +75,7 @@ class WebhookIngress:
         directory: Directory,
         refusals: Refusals,
         processing: Processing,
+        keys: FetchedKeys,
         *,
         max_body: int,
         base_url: Callable[[], str],
@@ -82,6 +85,7 @@ class WebhookIngress:
         self._directory = directory
         self._refusals = refusals
         self._processing = processing
+        self._keys = keys
         self._max_body = max_body
         self._base_url = base_url
         self.load = Load()
@@ -117,8 +121,9 @@ class WebhookIngress:
                 await _answer(send, 503, retry=True)
             elif not endpoint.integration.takes_webhooks:
                 await _answer(send, 404)
-            elif scope["method"] != "POST":
-                await _answer(send, 405, headers=[(b"allow", b"POST")])
+            elif scope["method"] not in endpoint.integration.webhook_methods:
+                allowed = ", ".join(endpoint.integration.webhook_methods).encode()
+                await _answer(send, 405, headers=[(b"allow", allowed)])
             else:
                 await self._accept(scope, send, body, token, endpoint, endpoint.integration)
         except StorageUnavailable:
@@ -130,22 +135,23 @@ class WebhookIngress:
         connector = integration.connector
         query = scope["query_string"].decode("latin-1")
         headers = Headers([(n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"]])
-        verification = connector.verification
-        if verification is not None:
-            url = f"{self._base_url()}{PREFIX}{endpoint.key}/{token}{'?' + query if query else ''}"
-            request = WebhookRequest(scope["method"], url, headers, body, connector.body)
-            try:
-                verification.verify(request, endpoint.secrets, time.time())
-            except (Refused, KeyUnavailable) as error:
-                self._refusals.add(
-                    endpoint.connection_id,
-                    Refusal(now_ms(), error.code, str(error), tuple(headers), len(body)),
-                )
-                ours = isinstance(error, KeyUnavailable)
-                await _answer(send, 503 if ours else 401, retry=ours)
-                return
+        url = f"{self._base_url()}{PREFIX}{endpoint.key}/{token}{'?' + query if query else ''}"
+        request = WebhookRequest(scope["method"], url, headers, body, connector.body)
+        try:
+            reply = await self._judge(request, endpoint, connector)
+        except (Refused, KeyUnavailable) as error:
+            self._refusals.add(
+                endpoint.connection_id,
+                Refusal(now_ms(), error.code, str(error), tuple(headers), len(body)),
+            )
+            ours = isinstance(error, KeyUnavailable)
+            await _answer(send, 503 if ours else 401, retry=ours)
+            return
+        if reply is not None:
+            await _give(send, reply)
+            return
         webhook_id = new_id("whk")
-        hidden = verification.credential_headers if verification is not None else frozenset[str]()
+        hidden = connector.verification.credential_headers if connector.verification else frozenset[str]()
         await self._append(
             (
                 webhook_id,
@@ -153,7 +159,7 @@ class WebhookIngress:
                 endpoint.connection_id,
                 endpoint.key,
                 WEBHOOK,
-                scope["method"],
+                request.method,
                 query,
                 stored_headers(headers, hidden),
                 body,
@@ -162,7 +168,6 @@ class WebhookIngress:
                 0,
             )
         )
-        reply = None
         if connector.reply_within is None:
             self._processing.stored(endpoint.connection_id)
         else:
@@ -172,8 +177,29 @@ class WebhookIngress:
             await send({"type": "http.response.start", "status": 200, "headers": [_EMPTY, identified]})
             await send(_NO_BODY)
         else:
-            content_type = (b"content-type", reply.content_type.encode("latin-1"))
-            await _answer(send, reply.status, reply.body, headers=[identified, content_type])
+            await _give(send, reply, identified)
+
+    async def _judge(
+        self, request: WebhookRequest, endpoint: Endpoint, connector: type[BaseIntegration]
+    ) -> Reply | None:
+        """Verifies the request; a Reply if it is a handshake, which is answered and not stored.
+
+        Raises Refused and KeyUnavailable.
+        """
+        handshake = connector.handshake
+        if request.method == "POST" and connector.verification is not None:
+            now = time.time()
+            try:
+                connector.verification.verify(request, endpoint.secrets, now)
+            except KeyNeeded as needed:
+                key = await self._keys.get(needed.url)
+                connector.verification.verify(request, {**endpoint.secrets, needed.url: [key]}, now)
+        if handshake is None or handshake.method != request.method:
+            return None
+        reply = handshake.answer(request, endpoint.secrets)
+        if reply is None and request.method != "POST":
+            raise Refused("not_a_handshake", f"The {request.method} is not the declared handshake.")
+        return reply
 
     async def _read_body(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body, or None if it is longer than allowed."""
@@ -197,6 +223,11 @@ class WebhookIngress:
             if size > self._max_body:
                 return None
         return b"".join(chunks)
+
+
+async def _give(send: Send, reply: Reply, *headers: tuple[bytes, bytes]) -> None:
+    content_type = (b"content-type", reply.content_type.encode("latin-1"))
+    await _answer(send, reply.status, reply.body, headers=[*headers, content_type])
 
 
 async def _answer(
