@@ -37,7 +37,7 @@ class Handshake(Protocol):
 
 @dataclass(frozen=True)
 class EchoChallenge:
-    """A verified POST with a JSON body that says what it is and holds a challenge, which is the answer (Slack)."""
+    """A verified POST with a JSON body that says what it is and holds a challenge: the answer (Slack)."""
 
     when: Mapping[str, str]
     field: str = "challenge"
