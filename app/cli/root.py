@@ -16,6 +16,7 @@ LOCAL = {
     "serve": ("serve", "app", "Run the platform."),
     "demo": ("demo", "app", "See the main job done, against a local Telegram."),
     "twin": ("twin", "app", "Run a local stand-in for a provider, and give it orders."),
+    "check": ("check", "app", "Check connectors against the contract."),
     "config": ("config", "app", "Show the settings and where they come from."),
     "migrate": ("storage", "migrate_app", "Bring the database up to date."),
     "backup": ("storage", "backup_app", "Copy the database to a file."),

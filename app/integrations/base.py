@@ -7,7 +7,7 @@ import inspect
 import threading
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ValidationError
 
@@ -28,6 +28,7 @@ class BaseIntegration:
     (an instance of `settings_model`), `http` (a ConnectorHttp for this connection).
 
         version         of the connector, shown in the catalogue
+        level           experimental, or stable: what that asks for is in docs/adding-a-connector.md
         secrets         what it needs to know: SecretSpec
         actions         what it can do: ActionSpec
         events          what it can tell: EventSpec
@@ -42,6 +43,7 @@ class BaseIntegration:
     name: ClassVar[str]
     key: ClassVar[str]
     version: ClassVar[str] = "1.0.0"
+    level: ClassVar[Literal["experimental", "stable"]] = "experimental"
     secrets: ClassVar[list[SecretSpec]] = []
     actions: ClassVar[list[ActionSpec]] = []
     events: ClassVar[list[EventSpec]] = []
@@ -76,10 +78,18 @@ class BaseIntegration:
         """
 
     async def register_webhook(self, url: str, secrets: dict[str, str]) -> None:
-        """Tells the provider to send webhooks to `url`. Called again when the URL or a secret changes."""
+        """Tells the provider to send webhooks to `url`. Called again when the URL or a secret changes.
+
+        An override may take `former: Sequence[str] = ()` as well: the connection's earlier URLs, for
+        providers that keep many webhooks and would go on sending to them. The public address in them is
+        today's, so only their last path segment tells one of them from another connection's.
+        """
 
     async def unregister_webhook(self) -> None:
-        """Tells the provider to stop sending webhooks."""
+        """Tells the provider to stop sending webhooks.
+
+        An override may take `urls: Sequence[str] = ()`: all the connection's URLs, as above.
+        """
 
     def poll_enabled(self, poll: PollSpec, public_url: str | None) -> bool:
         """Whether `poll` runs for this connection; `public_url` is None if providers cannot reach us."""

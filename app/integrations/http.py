@@ -24,6 +24,7 @@ import httpcore2
 import httpx2
 
 from .errors import AuthenticationFailed, NotSent, ProviderError, RateLimited, Rejected, Unavailable
+from .guard import GuardedTransport
 
 # At INFO it logs every URL, and some providers carry the credential in it.
 logging.getLogger("httpx2").setLevel(logging.WARNING)
@@ -57,10 +58,13 @@ class AttemptTrace:
 
     begun   a request that may have an effect (anything but GET, HEAD, OPTIONS) started to be written
     status  the status of the last answer
+    key     the same in every attempt of one action and in no other action: what providers with
+            idempotency keys are given
     """
 
     begun: bool = False
     status: int | None = None
+    key: str = ""
 
 
 current_attempt: ContextVar[AttemptTrace | None] = ContextVar("current_attempt", default=None)
@@ -101,6 +105,7 @@ class ConnectorHttp:
         self._timeout = timeout
         self._explain = explain
         self._redact = frozenset(redact)
+        self._stand_in = transport is not None
         self._client = httpx2.AsyncClient(
             transport=transport, verify=_ssl_context() if transport is None else True, follow_redirects=False
         )
@@ -121,8 +126,18 @@ class ConnectorHttp:
         bound._timeout = self._timeout if timeout is None else timeout
         bound._explain = explain or self._explain
         bound._redact = self._redact | frozenset(redact)
+        bound._stand_in = self._stand_in
         bound._client = self._client
         return bound
+
+    def guarded(self, *, allow_private: bool, max_bytes: int) -> Self:
+        """The same defaults with a pool of its own, for URLs that callers choose: see guard.py. Whoever
+        asks for it closes it. A stand-in for the network stays in place."""
+        guarded = self.bind()
+        if not self._stand_in:
+            transport = GuardedTransport(_ssl_context(), allow_private=allow_private, max_bytes=max_bytes)
+            guarded._client = httpx2.AsyncClient(transport=transport, follow_redirects=False)
+        return guarded
 
     async def get(self, url: str, **options: Any) -> httpx2.Response:
         return await self.request("GET", url, **options)

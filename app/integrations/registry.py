@@ -11,7 +11,7 @@ import inspect
 import pkgutil
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import entry_points
@@ -26,6 +26,7 @@ from .base import BaseIntegration
 from .errors import DeclarationError
 from .http import ConnectorHttp
 from .specs import ActionSpec, EventSpec, PollSpec, SecretSpec
+from .verification import BySettings, Verification
 
 ENTRY_POINT_GROUP = "trunkline.connectors"
 _KEY = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -57,6 +58,13 @@ class Integration:
     def webhook_secrets(self) -> frozenset[str]:
         """The secrets that requests are judged by."""
         return _webhook_secrets(self.connector)
+
+    def verification_for(self, settings: Mapping[str, Any]) -> Verification | None:
+        """The check for a connection with these settings. Raises ValidationError if they are not valid."""
+        declared, model = self.connector.verification, self.connector.settings_model
+        if not isinstance(declared, BySettings):
+            return declared
+        return declared.choose(model.model_validate(settings) if model else None)
 
     @property
     def takes_webhooks(self) -> bool:
@@ -120,6 +128,19 @@ class Registry:
                 registry._add_package(package)
         return registry
 
+    @classmethod
+    def of_folder(cls, folder: Path) -> "Registry":
+        """Only the connector in `folder`, which gets the documented import path."""
+        registry = cls()
+        folder = folder.resolve()
+        registry._lay_over(folder.parent)
+        importlib.invalidate_caches()
+        same_name = (Path(root, folder.name).resolve() for root in connectors.__path__)
+        first = next((place for place in same_name if place.is_dir()), None)
+        if registry._is_importable(folder, first if first != folder else None):
+            registry._add_package(f"{connectors.__name__}.{folder.name}")
+        return registry
+
     def register(self, connector: type[BaseIntegration], source: str) -> None:
         """Adds one class. Raises DeclarationError if what it declares is wrong or its key is taken."""
         check_declarations(connector)
@@ -172,17 +193,23 @@ class Registry:
             for entry in sorted(root.iterdir() if root.is_dir() else ()):
                 if not entry.is_dir() or entry.name.startswith((".", "__")):
                     continue
-                if not entry.name.isidentifier():
-                    if any(entry.glob("*.py")):
-                        remedy = f"Rename it, such as {re.sub(r'[^a-z0-9]+', '_', entry.name.lower())}."
-                        reason = "The folder's name is not one that Python can import."
-                        self.broken.append(Broken(str(entry), reason, remedy))
-                elif known := first.get(entry.name):
-                    reason = f"The folder's name is already taken by {known}."
-                    self.broken.append(Broken(str(entry), reason, "Give the folder another name."))
-                else:
+                if self._is_importable(entry, first.get(entry.name)):
                     first[entry.name] = entry
                     yield entry.name
+
+    def _is_importable(self, folder: Path, known: Path | None) -> bool:
+        """Whether the folder's name can be its package's; `known` is another folder that has the name."""
+        if not folder.name.isidentifier():
+            if any(folder.glob("*.py")):
+                remedy = f"Rename it, such as {re.sub(r'[^a-z0-9]+', '_', folder.name.lower())}."
+                reason = "The folder's name is not one that Python can import."
+                self.broken.append(Broken(str(folder), reason, remedy))
+            return False
+        if known:
+            reason = f"The folder's name is already taken by {known}."
+            self.broken.append(Broken(str(folder), reason, "Give the folder another name."))
+            return False
+        return True
 
 
 def check_declarations(connector: type[BaseIntegration]) -> None:
@@ -313,6 +340,11 @@ def _check_constructor(connector: type[BaseIntegration], where: str) -> None:
     if ("settings" in parameters) and connector.settings_model is None:
         raise DeclarationError(
             "The constructor takes 'settings', but no settings_model is declared.",
+            f"Set settings_model to a Pydantic model in {where}.",
+        )
+    if isinstance(connector.verification, BySettings) and connector.settings_model is None:
+        raise DeclarationError(
+            "'verification' is chosen by settings, but no settings_model is declared.",
             f"Set settings_model to a Pydantic model in {where}.",
         )
     verified = _webhook_secrets(connector)

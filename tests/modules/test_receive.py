@@ -117,6 +117,28 @@ async def test_a_reply_without_reply_within_is_a_failed_webhook_that_says_so(tmp
         assert await running.feed() == []
 
 
+async def test_a_replay_stores_the_events_of_a_reply_that_nobody_waits_for(tmp_path: Path) -> None:
+    class Mendable(Answering):
+        mended = False
+
+        async def receive(self, request: WebhookRequest) -> Any:
+            if not type(self).mended:
+                raise ValueError("a bug")
+            return await super().receive(request)
+
+    async with running_platform(tmp_path, Mendable) as running:
+        url = (await running.connect("answering"))["webhook_url"]
+        answer = await running.client.post(url, content=b'{"kind": "command", "id": "1"}')
+        assert (answer.status_code, answer.content) == (200, b"")
+        [webhook] = await running.settled()
+        assert webhook["state"] == "failed"
+        Mendable.mended = True
+        await running.client.post(f"/api/v1/webhooks/{webhook['id']}/replay")
+        [event] = await running.feed_of(1)
+        assert event["external_id"] == "1"
+        assert {w["state"] for w in await running.settled()} == {"processed"}
+
+
 async def test_good_items_of_a_batch_count_and_the_bad_ones_can_be_replayed(tmp_path: Path) -> None:
     class Mendable(Batch):
         mended = False

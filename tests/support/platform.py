@@ -99,11 +99,15 @@ def registry_of(*connectors: type[BaseIntegration]) -> Registry:
 
 @contextlib.asynccontextmanager
 async def running_platform(
-    folder: Path, *connectors: type[BaseIntegration], **settings: Any
+    folder: Path,
+    *connectors: type[BaseIntegration],
+    key_transport: httpx2.AsyncBaseTransport | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Running]:
     """Opens a platform over `folder` with just these connectors (or all discovered ones) and serves it.
 
-    `public_url=True` stands for the address that it listens on.
+    `public_url=True` stands for the address that it listens on; `key_transport` for the network from which
+    providers' public keys are fetched.
     """
     listener = bind("127.0.0.1", 0)
     url = url_of(listener)
@@ -111,7 +115,7 @@ async def running_platform(
         settings["public_url"] = url
     configuration = Settings(data_dir=folder, stop_timeout=2.0, **settings)
     registry = registry_of(*connectors) if connectors else None
-    platform = await open_platform(configuration, lambda: url, registry)
+    platform = await open_platform(configuration, lambda: url, registry, key_transport)
     server = uvicorn.Server(
         uvicorn.Config(platform.app, lifespan="off", log_config=None, access_log=False, ws="none")
     )

@@ -10,9 +10,10 @@ stands inside it. During a rotation a secret has two live values; each check tri
     SnsSignature                Amazon SNS: signed fields, certificate by URL
     BodyDigest                  the URL names the body's hash
     AnyOf, AllOf                several checks as one
+    BySettings                  the check that the connection's settings choose
 """
 
-from .checks import AllOf, AnyOf, LiveSecrets, Verification
+from .checks import AllOf, AnyOf, BySettings, LiveSecrets, Verification
 from .parts import Body, HeaderValue, Method, Part, SortedForm, Text, Timestamp, Url
 from .signatures import Ecdsa, Ed25519, Hmac, StandardWebhooks, base64_key
 from .sns import SnsSignature
@@ -24,6 +25,7 @@ __all__ = [
     "Basic",
     "Body",
     "BodyDigest",
+    "BySettings",
     "Ecdsa",
     "Ed25519",
     "HeaderValue",

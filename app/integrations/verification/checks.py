@@ -1,8 +1,8 @@
-"""What every check offers, what checks have in common, and several checks as one."""
+"""What every check offers, what checks have in common, several checks as one, one chosen by settings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 from app.integrations.errors import DeclarationError, KeyUnavailable, Refused
 from app.integrations.requests import WebhookRequest
@@ -67,6 +67,30 @@ class AllOf(_Several):
     def verify(self, request: WebhookRequest, secrets: LiveSecrets, now: float) -> None:
         for check in self.checks:
             check.verify(request, secrets, now)
+
+
+@dataclass(frozen=True)
+class BySettings:
+    """A check that each connection chooses by its settings, for senders who sign in different ways.
+
+    choose   makes the check from the connection's settings (the connector's `settings_model`); None leaves
+             it to the unguessable URL. Pure: the platform asks once for each change of the settings
+    secrets  every declared secret that a chosen check may take
+    """
+
+    choose: Callable[[Any], Verification | None]
+    secrets: tuple[str, ...]
+
+    credential_headers: ClassVar[frozenset[str]] = frozenset()
+    """Those of the chosen check count."""
+
+    @property
+    def secret_names(self) -> frozenset[str]:
+        return frozenset(self.secrets)
+
+    def verify(self, request: WebhookRequest, secrets: LiveSecrets, now: float) -> None:
+        # Whoever asks this instead of the chosen check must not let anything through.
+        raise KeyUnavailable("settings_unread", "The settings that choose the check have not been read.")
 
 
 def live_values(secrets: LiveSecrets, name: str) -> Sequence[str]:

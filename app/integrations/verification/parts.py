@@ -59,19 +59,22 @@ class Url:
     """The full public URL.
 
     decoded  percent-decoded except for its `?` (HubSpot)
-    port     "added": with the scheme's own port written out; "as_sent": as it is (Twilio signs either)
+    port     "added": with a port, the scheme's own if there is none; "removed": without one (Twilio signs
+             either); "as_sent": as it is
     """
 
     decoded: bool = False
-    port: Literal["as_sent", "added"] = "as_sent"
+    port: Literal["as_sent", "added", "removed"] = "as_sent"
 
     def of(self, request: WebhookRequest) -> bytes:
         url = request.url
-        if self.port == "added":
+        if self.port != "as_sent":
             parts = urlsplit(url)
-            if parts.port is None:
+            if self.port == "added" and parts.port is None:
                 port = {"https": 443, "http": 80}[parts.scheme]
                 url = parts._replace(netloc=f"{parts.netloc}:{port}").geturl()
+            elif self.port == "removed" and parts.port is not None:
+                url = parts._replace(netloc=parts.netloc.rpartition(":")[0]).geturl()
         if self.decoded:
             url = "?".join(unquote(part) for part in url.split("?"))
         return url.encode()

@@ -79,7 +79,7 @@ class _Signature:
 
     def verify(self, request: WebhookRequest, secrets: LiveSecrets, now: float) -> None:
         values = listed(request, self.header, self.prefix, self.separator)[:MOST_SIGNATURES]
-        signatures = [self._decode(value) for value in values]
+        signatures = self._decoded(values)
         if self.timestamp:
             self.timestamp.check(request, now)
         parts = [part.of(request) for part in self.signed]
@@ -96,6 +96,19 @@ class _Signature:
 
     def _is_genuine(self, secret: str, message: bytes, signature: bytes) -> bool:
         raise NotImplementedError("abstract: each kind of signature has its own")
+
+    def _decoded(self, values: list[str]) -> list[bytes]:
+        """Those that can be read: one that cannot does not spoil a good one beside it."""
+        decoded: list[bytes] = []
+        malformed: Refused | None = None
+        for value in values:
+            try:
+                decoded.append(self._decode(value))
+            except Refused as error:
+                malformed = error
+        if malformed and not decoded:
+            raise malformed
+        return decoded
 
     def _decode(self, text: str) -> bytes:
         try:

@@ -1,6 +1,6 @@
 """Amazon SNS: the signature covers named fields of the JSON body, and the body names the certificate.
 
-Source: docs.aws.amazon.com/sns/latest/dg, "Verifying the signatures of Amazon SNS messages".
+Source: docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html
 """
 
 import base64
@@ -9,7 +9,6 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, TypeGuard
-from urllib.parse import urlsplit
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -21,9 +20,13 @@ from app.integrations.bodies import decode_json
 from app.integrations.errors import InvalidBody, KeyNeeded, KeyUnavailable, Refused
 from app.integrations.requests import WebhookRequest
 
-from .checks import LiveSecrets
+from .checks import LiveSecrets, live_values
 
-_HOST = re.compile(r"sns\.[a-z0-9-]{3,}\.amazonaws\.com(\.cn)?")
+# Of the form of a region, because `sns.s3-us-west-2.amazonaws.com` is whoever's bucket is called "sns".
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]+")
+_ARN = re.compile(r"arn:aws[a-z-]*:sns:([^:]*):[^:]*:[^:]+")
+# Nothing but a file: what the API answers to a query may hold what the query said.
+_CERTIFICATE = r"/[A-Za-z0-9_-]+\.pem"
 _SIGNED = {
     "Notification": ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"),
     "SubscriptionConfirmation": (
@@ -40,32 +43,42 @@ _SIGNED["UnsubscribeConfirmation"] = _SIGNED["SubscriptionConfirmation"]
 _HASHES: dict[str, type[HashAlgorithm]] = {"1": SHA1, "2": SHA256}
 
 
-def is_sns_url(url: object) -> TypeGuard[str]:
-    """Whether a URL leads to Amazon SNS, over HTTPS and nowhere else."""
-    if not isinstance(url, str):
+def is_sns_url(url: object, topic: str, path: str = "/[!-~]*") -> TypeGuard[str]:
+    """Whether a URL leads to Amazon SNS in the region of `topic`, over HTTPS and nowhere else. `path` is the
+    pattern that what follows the host has to match."""
+    arn = _ARN.fullmatch(topic)
+    if not isinstance(url, str) or arn is None or not _REGION.fullmatch(arn[1]):
         return False
-    parts = urlsplit(url)
-    return parts.scheme == "https" and _HOST.fullmatch(parts.netloc) is not None
+    # Matched as a text: parsers disagree about what stands between the scheme and the path.
+    return re.fullmatch(rf"https://sns\.{arn[1]}\.amazonaws\.com(\.cn)?{path}", url) is not None
 
 
 @dataclass(frozen=True)
 class SnsSignature:
-    """An Amazon SNS message. It takes no secret: the topic is the connection's own (`topic_secret` names the
-    secret that holds its ARN), and the certificate comes from Amazon's host only."""
+    """An Amazon SNS message of one topic, signed with the key of a certificate that Amazon's host gives.
 
-    topic_secret: str | None = None
+    Anybody with an account can have Amazon sign messages of a topic of their own, so the topic is pinned:
+    `topic_secret` names the declared secret that holds its ARN, and nothing of another topic is looked at.
+    """
+
+    topic_secret: str
 
     credential_headers: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def secret_names(self) -> frozenset[str]:
-        return frozenset({self.topic_secret} if self.topic_secret else ())
+        return frozenset({self.topic_secret})
 
     def verify(self, request: WebhookRequest, secrets: LiveSecrets, now: float) -> None:
         message = _message(request.body)
+        topic = message.get("TopicArn", "")
+        if topic not in [arn.strip() for arn in live_values(secrets, self.topic_secret)]:
+            raise Refused("topic_differs", "TopicArn is not the connection's topic.")
         certificate_url = message.get("SigningCertURL")
-        if not is_sns_url(certificate_url) or not urlsplit(certificate_url).path.endswith(".pem"):
-            raise Refused("certificate_elsewhere", "SigningCertURL does not lead to Amazon SNS.")
+        if not is_sns_url(certificate_url, topic, _CERTIFICATE):
+            raise Refused(
+                "certificate_elsewhere", "SigningCertURL does not lead to Amazon SNS in the topic's region."
+            )
         digest = _HASHES.get(message.get("SignatureVersion", ""))
         if digest is None:
             raise Refused("signature_malformed", "SignatureVersion is neither 1 nor 2.")
@@ -73,8 +86,6 @@ class SnsSignature:
             signature = base64.b64decode(message.get("Signature", ""), validate=True)
         except (ValueError, binascii.Error):
             raise Refused("signature_malformed", "Signature is not base64.") from None
-        if self.topic_secret and message.get("TopicArn") not in secrets.get(self.topic_secret, ()):
-            raise Refused("topic_differs", "TopicArn is not the connection's topic.")
         certificates = secrets.get(certificate_url)
         if not certificates:
             raise KeyNeeded(certificate_url)
@@ -89,12 +100,15 @@ def _message(body: bytes) -> dict[str, str]:
         value: Any = decode_json(body)
     except InvalidBody as error:
         raise Refused("signature_malformed", f"The body holds no signed message. {error}") from None
-    if not isinstance(value, dict) or value.get("Type") not in _SIGNED:
-        raise Refused("signature_malformed", "The body is not an SNS message.")
-    fields = (*_SIGNED[value["Type"]], "SigningCertURL", "SignatureVersion", "Signature")
+    kind = value.get("Type") if isinstance(value, dict) else None
+    if not isinstance(kind, str) or kind not in _SIGNED:
+        raise Refused(
+            "signature_malformed", "The body is not an SNS message; raw message delivery has to be off."
+        )
+    fields = (*_SIGNED[kind], "SigningCertURL", "SignatureVersion", "Signature")
     if not all(isinstance(value.get(name, ""), str) for name in fields):
         raise Refused("signature_malformed", "A signed field is not a string.")
-    return value
+    return dict(value)
 
 
 def _signed_text(message: dict[str, str]) -> bytes:

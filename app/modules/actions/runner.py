@@ -73,7 +73,7 @@ class ActionRunner:
                 return
 
     async def _try(self, attempt: OpenAttempt) -> Outcome:
-        trace = AttemptTrace()
+        trace = AttemptTrace(key=attempt.action_id)
         token = current_attempt.set(trace)
         try:
             async with self._instances.lease(attempt.connection_id) as lease:

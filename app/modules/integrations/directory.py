@@ -3,12 +3,15 @@
 import time
 from dataclasses import dataclass, field
 
+import orjson
+from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.infra.clock import now_ms
 from app.infra.db import Database
 from app.integrations.registry import Integration
+from app.integrations.verification import Verification
 from app.modules.secrets.service import LiveValue
 
 from .models import Connection, ConnectionUrl
@@ -20,12 +23,17 @@ MOST_MISSES = 10_000
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A connection as its webhook URL sees it. `integration` is None while its connector is unavailable."""
+    """A connection as its webhook URL sees it.
+
+    integration   None while its connector is unavailable, or does not take the connection's settings
+    verification  how its requests prove to be genuine
+    """
 
     connection_id: str
     tenant: str
     key: str
     integration: Integration | None
+    verification: Verification | None
     secrets: dict[str, list[str]] = field(repr=False)
     expires_at: int | None
 
@@ -87,6 +95,12 @@ class Directory:
         if not row.enabled or row.deleted_at is not None or (url.live_until or now + 1) <= now:
             return None
         integration = self._connections.integration(row.integration)
+        verification: Verification | None = None
+        if integration is not None:
+            try:
+                verification = integration.verification_for(orjson.loads(row.settings))
+            except ValidationError:  # of an earlier version of the connector
+                integration = None
         live: dict[str, list[LiveValue]] = {}
         if integration and (names := integration.webhook_secrets):
             live = self._connections.secrets.live(session, owner_of(row), names)
@@ -98,6 +112,7 @@ class Directory:
             tenant=row.tenant,
             key=row.integration,
             integration=integration,
+            verification=verification,
             secrets={name: [v.value for v in values] for name, values in live.items()},
             expires_at=min(ends, default=None),
         )

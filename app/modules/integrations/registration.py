@@ -2,6 +2,10 @@
 
 import asyncio
 import hashlib
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
@@ -43,26 +47,28 @@ class Registration:
 
     async def _register(self, connection_id: str) -> None:
 
-        def unit(session: Session) -> tuple[Connection, str | None]:
+        def unit(session: Session) -> tuple[Connection, str | None, list[str]]:
             row = session.get(Connection, connection_id)
             if row is None:
                 raise NotFound("connection", connection_id)
-            return row, self._connections.token(session, row)
+            former = self._connections.former_tokens(session, row)
+            return row, self._connections.token(session, row), former
 
-        row, token = await self._database.read(unit)
+        row, token, former_tokens = await self._database.read(unit)
         if row.deleted_at is not None or not row.enabled or token is None:
             return
         if self._public_url is None:
             await self._note(connection_id, "none", None, None)
             return
-        url = f"{self._public_url}/webhooks/{row.integration}/{token}"
+        url, *former = self._urls(row, [token, *former_tokens])
         try:
             async with self._instances.lease(connection_id) as lease:
                 address = _digest(url, lease)
                 if row.registered_address == address and row.registration == "done":
                     return
                 await self._note(connection_id, "pending", None, None)
-                await lease.instance.register_webhook(url, dict(lease.secrets))
+                register = _taking(lease.instance.register_webhook, "former", former)
+                await register(url, dict(lease.secrets))
         except ConnectionUnusable as error:
             await self._note(connection_id, "failed", str(error), None)
         except ProviderError as error:
@@ -79,13 +85,21 @@ class Registration:
             await self._remove(connection_id)
 
     async def _remove(self, connection_id: str) -> None:
-        row = await self._database.read(lambda session: session.get(Connection, connection_id))
+        def unit(session: Session) -> tuple[Connection | None, list[str]]:
+            row = session.get(Connection, connection_id)
+            if row is None:
+                return None, []
+            token = self._connections.token(session, row)
+            return row, [*([token] if token else []), *self._connections.former_tokens(session, row)]
+
+        row, tokens = await self._database.read(unit)
         if row is None or row.deleted_at is None:
             return
+        urls = self._urls(row, tokens)
         try:
             if row.registration in ("done", "pending", "failed") and self._public_url is not None:
                 async with self._instances.lease(connection_id) as lease:
-                    await lease.instance.unregister_webhook()
+                    await _taking(lease.instance.unregister_webhook, "urls", urls)()
         except (AuthenticationFailed, Rejected, ConnectionUnusable) as error:
             log.warning("webhook_not_unregistered", connection=connection_id, code=error.code)
         except ProviderError as error:
@@ -104,6 +118,9 @@ class Registration:
 
         await self._database.write(forget)
 
+    def _urls(self, row: Connection, tokens: Sequence[str]) -> list[str]:
+        return [f"{self._public_url}/webhooks/{row.integration}/{token}" for token in tokens]
+
     async def _note(
         self,
         connection_id: str,
@@ -121,6 +138,11 @@ class Registration:
                 self._connections.queue.put(session, REGISTER, connection_id, now_ms() + retry_in)
 
         await self._database.write(unit)
+
+
+def _taking(method: Callable[..., Any], name: str, value: Any) -> Callable[..., Any]:
+    """The method with one more argument, if it is among those that take it."""
+    return partial(method, **{name: value}) if name in inspect.signature(method).parameters else method
 
 
 def _digest(url: str, lease: Lease) -> str:

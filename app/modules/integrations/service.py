@@ -166,6 +166,15 @@ class Connections:
             return None
         return self.keys.unseal(session, row.tenant, url.sealed, ("url", row.id))
 
+    def former_tokens(self, session: Session, row: Connection) -> list[str]:
+        """The tokens of earlier webhook URLs, as far as they are known: providers may still use them."""
+        urls = session.scalars(
+            select(ConnectionUrl).where(
+                ConnectionUrl.connection_id == row.id, ConnectionUrl.live_until.is_not(None)
+            )
+        )
+        return [self.keys.unseal(session, row.tenant, url.sealed, ("url", row.id)) for url in urls]
+
     def missing_secrets(self, session: Session, row: Connection) -> list[str]:
         """Required secrets without a value."""
         known = self.integration(row.integration)

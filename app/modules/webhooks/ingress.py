@@ -151,7 +151,8 @@ class WebhookIngress:
             await _give(send, reply)
             return
         webhook_id = new_id("whk")
-        hidden = connector.verification.credential_headers if connector.verification else frozenset[str]()
+        check = endpoint.verification
+        hidden = check.credential_headers if check else frozenset[str]()
         await self._append(
             (
                 webhook_id,
@@ -186,14 +187,14 @@ class WebhookIngress:
 
         Raises Refused and KeyUnavailable.
         """
-        handshake = connector.handshake
-        if request.method == "POST" and connector.verification is not None:
+        handshake, verification = connector.handshake, endpoint.verification
+        if request.method == "POST" and verification is not None:
             now = time.time()
             try:
-                connector.verification.verify(request, endpoint.secrets, now)
+                verification.verify(request, endpoint.secrets, now)
             except KeyNeeded as needed:
                 key = await self._keys.get(needed.url)
-                connector.verification.verify(request, {**endpoint.secrets, needed.url: [key]}, now)
+                verification.verify(request, {**endpoint.secrets, needed.url: [key]}, now)
         if handshake is None or handshake.method != request.method:
             return None
         reply = handshake.answer(request, endpoint.secrets)

@@ -81,13 +81,14 @@ async def parse(
     try:
         made = await watchdog.run(call(instance.receive, request))
         if isinstance(made, Reply):
-            if not inline:
+            if not inline and instance.reply_within is None:
                 raise InboundError(
                     "reply_too_late",
                     "The connector returned a Reply, but the sender was answered long ago. "
                     "Set reply_within on the class so that receive runs while the sender waits.",
                 )
-            parsed.reply = made
+            # In a replay nobody waits for the reply any more, but its events count.
+            parsed.reply = made if inline else None
             made = list(made.events)
         for index, event in enumerate(_as_list(made)):
             whole = (items[0] if len(items) == 1 else items, index)
