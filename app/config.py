@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
         default=8 * 1024 * 1024, description="Largest webhook body that is accepted"
     )
+    max_request_bytes: Annotated[int, Field(ge=1024)] = Field(
+        default=16 * 1024 * 1024, description="Largest request body that the API accepts"
+    )
     handler_timeout: Annotated[float, Field(gt=0)] = Field(
         default=30.0, description="Seconds that a connector may take for one webhook item"
     )

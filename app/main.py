@@ -12,6 +12,7 @@ from typing import IO, Any
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy.orm import Session
 
 from app.config import Settings
 from app.errors import StartupError
@@ -24,7 +25,7 @@ from app.infra.sqlite import SqliteDatabase, lock_data_dir, writer_engine
 from app.integrations.registry import Registry
 from app.modules import problems
 from app.modules.access.router import router as access_router
-from app.modules.access.service import first_admin_key
+from app.modules.access.service import NewKey, first_admin_key
 from app.modules.actions.router import router as actions_router
 from app.modules.actions.runner import ActionRunner
 from app.modules.events.router import router as events_router
@@ -92,15 +93,20 @@ async def open_platform(
     for broken in registry.broken:
         log.warning("connector_broken", source=broken.source, reason=broken.reason, remedy=broken.remedy)
 
+    def make_admin_key(session: Session) -> NewKey | None:
+        admin = first_admin_key(session)
+        if admin:
+            # Before the commit: a kill in between leaves a file that says nothing, not a key nobody knows.
+            write_private(settings.data_dir / ADMIN_KEY_FILE, admin.key + "\n")
+        return admin
+
     database = await SqliteDatabase.open(settings.database_path)
     try:
         await database.write(keys.check)
-        admin = await database.write(first_admin_key)
+        admin = await database.write(make_admin_key)
     except BaseException:
         await database.close()
         raise
-    if admin:
-        write_private(settings.data_dir / ADMIN_KEY_FILE, admin.key + "\n")
 
     queue = EmbeddedQueue(database, concurrency=settings.action_concurrency)
     read_only = settings.secret_store == "environment"  # noqa: S105 - where they live, not what they are
@@ -120,6 +126,7 @@ async def open_platform(
         database, instances, handler_timeout=settings.handler_timeout, base_url=base_url, busy=busy
     )
     api = build_api(
+        settings.max_request_bytes,
         database=database,
         registry=registry,
         queue=queue,
@@ -160,13 +167,14 @@ async def open_platform(
     )
 
 
-def build_api(**state: Any) -> FastAPI:
+def build_api(max_body_size: int | None = None, **state: Any) -> FastAPI:
     """The REST API. `state` is what its routes use; without it the API can only be described."""
     api = FastAPI(
         title="Trunkline",
         version="1",
         description="Connectors to external systems: webhooks in, events out, actions with honest outcomes.",
         redoc_url=None,
+        max_body_size=max_body_size,
         responses={"default": {"model": ProblemOut, "description": "A problem, with what to do"}},
     )
     for name, value in state.items():
@@ -190,7 +198,7 @@ def build_api(**state: Any) -> FastAPI:
     async def readyz() -> dict[str, str]:
         """200 once a write reaches the disk; 503 while it does not."""
         database: Database = api.state.database
-        await database.write(lambda session: None)
+        await database.check()
         return {"status": "ready"}
 
     return api
@@ -235,6 +243,17 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 20, 100)
 
 
+class _Server(uvicorn.Server):
+    """Stops the work together with the requests, so that both end within one `stop_timeout`."""
+
+    def __init__(self, config: uvicorn.Config, worker: Worker) -> None:
+        super().__init__(config)
+        self._worker = worker
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.gather(super().shutdown(sockets), self._worker.stop())
+
+
 async def serve(settings: Settings, ready: Callable[[Platform, str], None]) -> None:
     """Runs until SIGINT or SIGTERM, then stops in order. `ready` is called once requests are accepted."""
     logging_setup.configure(settings.log_level, settings.log_format)
@@ -245,7 +264,7 @@ async def serve(settings: Settings, ready: Callable[[Platform, str], None]) -> N
     except BaseException:
         listener.close()
         raise
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             platform.app,
             http="httptools",
@@ -255,8 +274,10 @@ async def serve(settings: Settings, ready: Callable[[Platform, str], None]) -> N
             log_config=None,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=int(settings.stop_timeout) or None,
-        )
+            # Declared as whole seconds and used as any number of them; None would be no limit.
+            timeout_graceful_shutdown=settings.stop_timeout,  # type: ignore[arg-type]
+        ),
+        platform.worker,
     )
     # The server hands signals on after its own stop; the default action would end the process before ours.
     for number in (signal.SIGINT, signal.SIGTERM):

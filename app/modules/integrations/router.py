@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound
+from app.integrations.base import call
 from app.integrations.errors import ProviderError
 from app.modules.access.deps import CallerDep, DatabaseDep
 from app.modules.paging import Cursor, Limit, Page
@@ -170,7 +171,7 @@ async def check_connection(
     await database.read(lambda session: get_connection(session, caller.tenant, connection_id))
     try:
         async with instances.lease(connection_id) as lease, asyncio.timeout(CHECK_SECONDS):
-            await lease.instance.check()
+            await call(lease.instance.check)
     except ConnectionUnusable as error:
         return CheckOut(ok=False, code=error.code, message=f"{error.message} {error.remedy}")
     except ProviderError as error:

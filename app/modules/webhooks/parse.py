@@ -81,13 +81,14 @@ async def parse(
     try:
         made = await watchdog.run(call(instance.receive, request))
         if isinstance(made, Reply):
-            if not inline:
+            if not inline and instance.reply_within is None:
                 raise InboundError(
                     "reply_too_late",
                     "The connector returned a Reply, but the sender was answered long ago. "
                     "Set reply_within on the class so that receive runs while the sender waits.",
                 )
-            parsed.reply = made
+            # Of a replay, and after a crash, nobody waits for the answer; its events count all the same.
+            parsed.reply = made if inline else None
             made = list(made.events)
         for index, event in enumerate(_as_list(made)):
             whole = (items[0] if len(items) == 1 else items, index)
@@ -165,11 +166,21 @@ def _failure(error: Exception, where: str, origin: Origin, timeout: float) -> Fa
         return Failure("unexpected_content", f"{where}These fields are not as expected: {fields}. ({place})")
     if isinstance(error, IntegrationError):
         return Failure("connector_error", f"{where}{type(error).__name__} ({place})")
-    if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str):
-        # The key that a connector looked up stands in its code, not in the payload.
-        return Failure("connector_error", f"{where}KeyError: {error.args[0][:100]!r} ({place})")
+    if isinstance(error, KeyError) and (missing := _key_in_code(error)):
+        return Failure("connector_error", f"{where}KeyError: '{missing}' ({place})")
     # Other errors may quote the payload: their kind and place are enough to find the line.
     return Failure("connector_error", f"{where}{type(error).__name__} ({place})")
+
+
+def _key_in_code(error: KeyError) -> str | None:
+    """The missing key, if it is written in the code that looked it up: only then is it no payload value."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    key = error.args[0] if error.args else None
+    if trace is None or not isinstance(key, str) or key not in trace.tb_frame.f_code.co_consts:
+        return None
+    return key
 
 
 def _place(error: Exception) -> str:
