@@ -79,7 +79,10 @@ class Settings(BaseSettings):
     @field_validator("data_dir", "connectors_path")
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
-        return value.expanduser().absolute() if value else value
+        try:
+            return value.expanduser().absolute() if value else value
+        except RuntimeError:
+            raise ValueError("there is no such user's home folder") from None
 
     @field_validator("public_url")
     @classmethod

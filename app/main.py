@@ -81,6 +81,16 @@ async def open_platform(
     Raises StartupError, in one line with what to do.
     """
     lock = lock_data_dir(settings.data_dir)
+    try:
+        return await _open(settings, local_url, registry, lock)
+    except BaseException:
+        lock.close()
+        raise
+
+
+async def _open(
+    settings: Settings, local_url: Callable[[], str], registry: Registry | None, lock: IO[str]
+) -> Platform:
     engine = writer_engine(settings.database_path)
     try:
         applied = upgrade(engine)

@@ -253,15 +253,16 @@ class SqliteDatabase(Database):
     # In the event loop.
 
     def _resolve(self, outcomes: list[_Outcome], topics: set[str]) -> None:
-        if topics:
+        try:
             self.signals.send(topics)
-        for future, result, error in outcomes:
-            if future.done():  # the caller was cancelled meanwhile
-                continue
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
+        finally:  # whatever a listener does, everybody hears what became of their write
+            for future, result, error in outcomes:
+                if future.done():  # the caller was cancelled meanwhile
+                    continue
+                if error is None:
+                    future.set_result(result)
+                else:
+                    future.set_exception(error)
 
 
 def _insert(raw: sqlite3.Connection, target: _Target, rows: list[tuple[Any, ...]]) -> None:

@@ -158,7 +158,13 @@ class Registry:
     def _subfolders(self) -> Iterator[str]:
         first: dict[str, Path] = {}
         for root in map(Path, connectors.__path__):
-            for entry in sorted(root.iterdir() if root.is_dir() else ()):
+            try:
+                entries = sorted(root.iterdir() if root.is_dir() else ())
+            except OSError as error:
+                reason = f"The folder cannot be read ({error.strerror})."
+                self.broken.append(Broken(str(root), reason, "Correct its permissions."))
+                continue
+            for entry in entries:
                 if not entry.is_dir() or entry.name.startswith((".", "__")):
                     continue
                 if not entry.name.isidentifier():

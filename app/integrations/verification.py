@@ -142,7 +142,7 @@ class Hmac:
     prefix     what stands before it in the header, such as `sha256=`
     signed     the parts, in order; the raw body by default
     timestamp  a time that must be recent; its header is one of the signed parts
-    key        how the secret becomes the key's bytes (UTF-8 by default)
+    key        how the secret becomes the key's bytes (UTF-8 by default); ValueError if it cannot
     """
 
     header: str
@@ -181,10 +181,20 @@ class Hmac:
             self.timestamp.check(request, now)
         parts = [part.of(request) for part in self.signed]
         message = parts[0] if len(parts) == 1 else b"".join(parts)
-        genuine = False
+        genuine = malformed = False
         for secret in _live(secrets, self.secret):
-            expected = hmac.digest(self.key(secret), message, self.algorithm)
-            genuine |= hmac.compare_digest(expected, signature)
+            try:
+                key = self.key(secret)
+            except ValueError:
+                malformed = True
+                continue
+            genuine |= hmac.compare_digest(hmac.digest(key, message, self.algorithm), signature)
+        if malformed and not genuine:
+            raise KeyUnavailable(
+                "secret_malformed",
+                f"The connection's secret '{self.secret}' is not written as the provider writes it; "
+                "set it as it was given.",
+            )
         if not genuine:
             raise Refused(
                 "signature_differs",

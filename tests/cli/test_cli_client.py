@@ -168,7 +168,10 @@ def test_field_problems_are_printed_and_are_exit_code_6(cli: Trunkline) -> None:
     ran = cli("connections", "create", "desk", "--setting", "level=0")
     assert ran.exit_code == ExitCode.INVALID
     title, problem = ran.stderr.splitlines()
-    assert title == "error: The settings are not valid. Correct the fields named in problems."
+    assert title == (
+        "error: The settings are not valid. Correct the fields named in problems. "
+        "Desk has: region, level, tags."
+    )
     assert problem.startswith("  settings.level: ")
 
 
