@@ -38,7 +38,7 @@ from app.modules.integrations.service import Connections, sync_catalogue
 from app.modules.polling.poller import Poller
 from app.modules.polling.router import router as polling_router
 from app.modules.problems import ProblemOut
-from app.modules.secrets.service import DatabaseSecrets, EnvironmentSecrets, TenantKeys
+from app.modules.secrets.service import DatabaseSecrets, EnvironmentSecrets, TenantKeys, has_master_key
 from app.modules.webhooks.ingress import Asgi, WebhookIngress
 from app.modules.webhooks.processor import Processor
 from app.modules.webhooks.router import router as webhooks_router
@@ -98,7 +98,6 @@ async def _open(
         engine.dispose()
     if applied:
         log.info("schema_upgraded", revisions=applied)
-    keys = TenantKeys(load_master_key(settings))
     registry = registry or Registry.discover(settings.connectors_path)
     for broken in registry.broken:
         log.warning("connector_broken", source=broken.source, reason=broken.reason, remedy=broken.remedy)
@@ -112,6 +111,8 @@ async def _open(
 
     database = await SqliteDatabase.open(settings.database_path)
     try:
+        encrypted = await database.read(has_master_key)
+        keys = TenantKeys(load_master_key(settings, create=not encrypted))
         await database.write(keys.check)
         admin = await database.write(make_admin_key)
     except BaseException:
@@ -214,10 +215,10 @@ def build_api(max_body_size: int | None = None, **state: Any) -> FastAPI:
     return api
 
 
-def load_master_key(settings: Settings) -> bytes:
+def load_master_key(settings: Settings, *, create: bool) -> bytes:
     if settings.master_key is not None:
         return decode_master_key(settings.master_key.get_secret_value(), "TRUNKLINE_MASTER_KEY")
-    return master_key_from_file(settings.data_dir / "master.key")
+    return master_key_from_file(settings.data_dir / "master.key", create=create)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -425,7 +425,10 @@ def test_a_tenants_key_sees_its_tenant_only(cli: Trunkline, connection: dict[str
     listed = cli("keys", "list", "--tenant", "acme")
     assert made["id"] in listed.stdout
     assert made["key"] not in listed.stdout
-    assert cli("keys", "revoke", made["id"], "--json").json == {"id": made["id"], "revoked": True}
+    assert cli("keys", "revoke", made["id"], "--tenant", "acme", "--json").json == {
+        "id": made["id"],
+        "revoked": True,
+    }
     assert cli("connections", "list", **theirs).exit_code == ExitCode.FORBIDDEN
 
 

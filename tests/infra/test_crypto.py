@@ -149,3 +149,9 @@ def test_a_private_file_replaces_what_was_there_in_one_step(tmp_path: Path) -> N
     assert path.read_text() == "new\n"
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_key_file_is_not_replaced_when_it_may_not_be(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="is gone"):
+        master_key_from_file(tmp_path / "master.key", create=False)
+    assert not (tmp_path / "master.key").exists()

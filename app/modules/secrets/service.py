@@ -75,6 +75,11 @@ class SecretStore(Protocol):
         """What to do when a value is missing."""
 
 
+def has_master_key(session: Session) -> bool:
+    """Whether something in the database is already sealed under a master key."""
+    return session.get(MasterKeyCheck, 1) is not None
+
+
 class TenantKeys:
     """Data keys by tenant: sealed under the master key in the database, open in memory."""
 
