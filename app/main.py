@@ -34,7 +34,7 @@ from app.modules.integrations.instances import Instances
 from app.modules.integrations.refusals import Refusals
 from app.modules.integrations.registration import Registration
 from app.modules.integrations.router import router as integrations_router
-from app.modules.integrations.service import Connections, sync_catalogue
+from app.modules.integrations.service import Connections, connections_without_connector, sync_catalogue
 from app.modules.polling.poller import Poller
 from app.modules.polling.router import router as polling_router
 from app.modules.problems import ProblemOut
@@ -172,6 +172,14 @@ async def _open(
     )
     await database.write(lambda session: sync_catalogue(session, registry))
     await database.write(connections.register_all)
+    absent = await database.read(lambda session: connections_without_connector(session, registry))
+    for key, count in absent.items():
+        log.warning(
+            "connector_missing",
+            integration=key,
+            connections=count,
+            remedy="Its connections are unavailable. Is it broken, or is --connectors-path not set?",
+        )
     await worker.start()
     return Platform(
         settings, database, registry, worker, instances, ingress, admin.key if admin else None, lock

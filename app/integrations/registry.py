@@ -61,6 +61,11 @@ class Integration:
         )
 
     @property
+    def checks(self) -> bool:
+        """Whether the connector can ask if its credentials are good."""
+        return self.connector.check is not BaseIntegration.check
+
+    @property
     def registers_webhooks(self) -> bool:
         return self.connector.register_webhook is not BaseIntegration.register_webhook
 

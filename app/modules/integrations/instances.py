@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.errors import Conflict, NotFound
 from app.infra.crypto import CannotOpen
 from app.infra.db import Database
+from app.infra.place import kind_and_place
 from app.integrations.base import BaseIntegration, call
 from app.integrations.errors import ProviderError
 from app.integrations.http import ConnectorHttp
@@ -156,7 +157,7 @@ class Instances:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a connector's constructor raises
             # Only the kind of error: what the constructor says may quote a secret.
             raise ConnectionUnusable(
-                f"The connector '{row.integration}' could not be built ({type(error).__name__}).",
+                f"The connector '{row.integration}' could not be built: {kind_and_place(error)}.",
                 code="connector_failed",
                 remedy=f"Look at {integration.source} and at this connection's settings and secrets.",
             ) from None

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.errors import Conflict, Invalid, NotFound, Problem
@@ -233,6 +233,16 @@ def sync_catalogue(session: Session, registry: Registry) -> None:
     for gone in entries.values():
         if gone.available:
             gone.available, gone.changed_at = False, now
+
+
+def connections_without_connector(session: Session, registry: Registry) -> dict[str, int]:
+    """Integrations that connections are of, but whose connector is not there, with how many."""
+    rows = session.execute(
+        select(Connection.integration, func.count())
+        .where(Connection.deleted_at.is_(None), Connection.integration.not_in(list(registry.integrations)))
+        .group_by(Connection.integration)
+    )
+    return {key: count for key, count in rows}
 
 
 def _stored_settings(integration: Integration, settings: Mapping[str, Any]) -> str:

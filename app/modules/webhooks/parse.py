@@ -8,9 +8,10 @@ import structlog
 from pydantic import ValidationError
 
 from app.infra.clock import now_ms
+from app.infra.place import kind_and_place, place_of
 from app.infra.watchdog import Watchdog
 from app.integrations.base import BaseIntegration, call
-from app.integrations.errors import InboundError, IntegrationError
+from app.integrations.errors import InboundError
 from app.integrations.models import Event
 from app.integrations.requests import Reply, WebhookRequest
 from app.modules.events.service import NewEvent, fingerprint_of
@@ -153,43 +154,15 @@ def _failure(error: Exception, where: str, origin: Origin, timeout: float) -> Fa
         return Failure(error.code, f"{where}{error}")
     if isinstance(error, TimeoutError):
         return Failure("handler_timeout", f"{where}The connector took longer than {timeout:g} s.")
-    place = _place(error)
     log.warning(
         "webhook_handler_failed",
         webhook=origin.webhook_id,
         connection=origin.connection_id,
-        error=type(error).__name__,
-        place=place,
+        error=kind_and_place(error),
     )
     if isinstance(error, ValidationError):
         fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors(include_input=False)[:5])
-        return Failure("unexpected_content", f"{where}These fields are not as expected: {fields}. ({place})")
-    if isinstance(error, IntegrationError):
-        return Failure("connector_error", f"{where}{type(error).__name__} ({place})")
-    if isinstance(error, KeyError) and (missing := _key_in_code(error)):
-        return Failure("connector_error", f"{where}KeyError: '{missing}' ({place})")
+        message = f"{where}These fields are not as expected: {fields}. ({place_of(error)})"
+        return Failure("unexpected_content", message)
     # Other errors may quote the payload: their kind and place are enough to find the line.
-    return Failure("connector_error", f"{where}{type(error).__name__} ({place})")
-
-
-def _key_in_code(error: KeyError) -> str | None:
-    """The missing key, if it is written in the code that looked it up: only then is it no payload value."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    key = error.args[0] if error.args else None
-    if trace is None or not isinstance(key, str) or key not in trace.tb_frame.f_code.co_consts:
-        return None
-    return key
-
-
-def _place(error: Exception) -> str:
-    trace = error.__traceback__
-    place = "no line"
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        module = trace.tb_frame.f_globals.get("__name__", "?")
-        if not module.startswith(("app.modules.", "asyncio.")):
-            place = f"{module}:{trace.tb_lineno} in {code.co_name}"
-        trace = trace.tb_next
-    return place
+    return Failure("connector_error", f"{where}{kind_and_place(error)}")
