@@ -242,7 +242,7 @@ def connections_without_connector(session: Session, registry: Registry) -> dict[
         .where(Connection.deleted_at.is_(None), Connection.integration.not_in(list(registry.integrations)))
         .group_by(Connection.integration)
     )
-    return {key: count for key, count in rows}
+    return {str(key): int(count) for key, count in rows}
 
 
 def _stored_settings(integration: Integration, settings: Mapping[str, Any]) -> str:
