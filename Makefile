@@ -3,17 +3,21 @@
 SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
+LOCKED := $(VENV)/.locked
 STAMP := $(VENV)/.installed
 ARGS ?=
 # Two workers suit the smallest machine that the project supports.
 JOBS ?= 2
 export PYTHON
 
-$(STAMP): requirements-dev.lock pyproject.toml scripts/find-python.sh
+$(LOCKED): requirements-dev.lock scripts/find-python.sh
 	@python=$$(scripts/find-python.sh) || exit 1; \
 	echo "Setting up $(VENV) with $$python (once; about a minute) ..."; \
-	rm -f $(STAMP); "$$python" -m venv --clear $(VENV)
+	rm -f $(STAMP) $(LOCKED); "$$python" -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $(LOCKED)
+
+$(STAMP): $(LOCKED) pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 

@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
         default=8 * 1024 * 1024, description="Largest webhook body that is accepted"
     )
+    max_request_bytes: Annotated[int, Field(ge=1024)] = Field(
+        default=16 * 1024 * 1024, description="Largest request body that the API accepts"
+    )
     handler_timeout: Annotated[float, Field(gt=0)] = Field(
         default=30.0, description="Seconds that a connector may take for one webhook item"
     )
@@ -76,7 +79,10 @@ class Settings(BaseSettings):
     @field_validator("data_dir", "connectors_path")
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
-        return value.expanduser().absolute() if value else value
+        try:
+            return value.expanduser().absolute() if value else value
+        except RuntimeError:
+            raise ValueError("there is no such user's home folder") from None
 
     @field_validator("public_url")
     @classmethod

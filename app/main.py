@@ -13,6 +13,7 @@ import httpx2
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy.orm import Session
 
 from app.config import Settings
 from app.errors import StartupError
@@ -25,7 +26,7 @@ from app.infra.sqlite import SqliteDatabase, lock_data_dir, writer_engine
 from app.integrations.registry import Registry
 from app.modules import problems
 from app.modules.access.router import router as access_router
-from app.modules.access.service import first_admin_key
+from app.modules.access.service import NewKey, first_admin_key
 from app.modules.actions.router import router as actions_router
 from app.modules.actions.runner import ActionRunner
 from app.modules.events.router import router as events_router
@@ -34,11 +35,11 @@ from app.modules.integrations.instances import Instances
 from app.modules.integrations.refusals import Refusals
 from app.modules.integrations.registration import Registration
 from app.modules.integrations.router import router as integrations_router
-from app.modules.integrations.service import Connections, sync_catalogue
+from app.modules.integrations.service import Connections, connections_without_connector, sync_catalogue
 from app.modules.polling.poller import Poller
 from app.modules.polling.router import router as polling_router
 from app.modules.problems import ProblemOut
-from app.modules.secrets.service import DatabaseSecrets, EnvironmentSecrets, TenantKeys
+from app.modules.secrets.service import DatabaseSecrets, EnvironmentSecrets, TenantKeys, has_master_key
 from app.modules.webhooks.ingress import Asgi, WebhookIngress
 from app.modules.webhooks.keys import FetchedKeys
 from app.modules.webhooks.processor import Processor
@@ -86,6 +87,20 @@ async def open_platform(
     Raises StartupError, in one line with what to do.
     """
     lock = lock_data_dir(settings.data_dir)
+    try:
+        return await _open(settings, local_url, registry, key_transport, lock)
+    except BaseException:
+        lock.close()
+        raise
+
+
+async def _open(
+    settings: Settings,
+    local_url: Callable[[], str],
+    registry: Registry | None,
+    key_transport: httpx2.AsyncBaseTransport | None,
+    lock: IO[str],
+) -> Platform:
     engine = writer_engine(settings.database_path)
     try:
         applied = upgrade(engine)
@@ -93,20 +108,26 @@ async def open_platform(
         engine.dispose()
     if applied:
         log.info("schema_upgraded", revisions=applied)
-    keys = TenantKeys(load_master_key(settings))
     registry = registry or Registry.discover(settings.connectors_path)
     for broken in registry.broken:
         log.warning("connector_broken", source=broken.source, reason=broken.reason, remedy=broken.remedy)
 
+    def make_admin_key(session: Session) -> NewKey | None:
+        admin = first_admin_key(session)
+        if admin:
+            # Before the commit: a kill in between leaves a file that says nothing, not a key nobody knows.
+            write_private(settings.data_dir / ADMIN_KEY_FILE, admin.key + "\n")
+        return admin
+
     database = await SqliteDatabase.open(settings.database_path)
     try:
+        encrypted = await database.read(has_master_key)
+        keys = TenantKeys(load_master_key(settings, create=not encrypted))
         await database.write(keys.check)
-        admin = await database.write(first_admin_key)
+        admin = await database.write(make_admin_key)
     except BaseException:
         await database.close()
         raise
-    if admin:
-        write_private(settings.data_dir / ADMIN_KEY_FILE, admin.key + "\n")
 
     queue = EmbeddedQueue(database, concurrency=settings.action_concurrency)
     read_only = settings.secret_store == "environment"  # noqa: S105 - where they live, not what they are
@@ -126,6 +147,7 @@ async def open_platform(
         database, instances, handler_timeout=settings.handler_timeout, base_url=base_url, busy=busy
     )
     api = build_api(
+        settings.max_request_bytes,
         database=database,
         registry=registry,
         queue=queue,
@@ -161,19 +183,28 @@ async def open_platform(
     )
     await database.write(lambda session: sync_catalogue(session, registry))
     await database.write(connections.register_all)
+    absent = await database.read(lambda session: connections_without_connector(session, registry))
+    for key, count in absent.items():
+        log.warning(
+            "connector_missing",
+            integration=key,
+            connections=count,
+            remedy="Its connections are unavailable. Is it broken, or is --connectors-path not set?",
+        )
     await worker.start()
     return Platform(
         settings, database, registry, worker, instances, ingress, admin.key if admin else None, lock
     )
 
 
-def build_api(**state: Any) -> FastAPI:
+def build_api(max_body_size: int | None = None, **state: Any) -> FastAPI:
     """The REST API. `state` is what its routes use; without it the API can only be described."""
     api = FastAPI(
         title="Trunkline",
         version="1",
         description="Connectors to external systems: webhooks in, events out, actions with honest outcomes.",
         redoc_url=None,
+        max_body_size=max_body_size,
         responses={"default": {"model": ProblemOut, "description": "A problem, with what to do"}},
     )
     for name, value in state.items():
@@ -197,16 +228,16 @@ def build_api(**state: Any) -> FastAPI:
     async def readyz() -> dict[str, str]:
         """200 once a write reaches the disk; 503 while it does not."""
         database: Database = api.state.database
-        await database.write(lambda session: None)
+        await database.check()
         return {"status": "ready"}
 
     return api
 
 
-def load_master_key(settings: Settings) -> bytes:
+def load_master_key(settings: Settings, *, create: bool) -> bytes:
     if settings.master_key is not None:
         return decode_master_key(settings.master_key.get_secret_value(), "TRUNKLINE_MASTER_KEY")
-    return master_key_from_file(settings.data_dir / "master.key")
+    return master_key_from_file(settings.data_dir / "master.key", create=create)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -242,6 +273,17 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 20, 100)
 
 
+class _Server(uvicorn.Server):
+    """Stops the work together with the requests, so that both end within one `stop_timeout`."""
+
+    def __init__(self, config: uvicorn.Config, worker: Worker) -> None:
+        super().__init__(config)
+        self._worker = worker
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.gather(super().shutdown(sockets), self._worker.stop())
+
+
 async def serve(settings: Settings, ready: Callable[[Platform, str], None]) -> None:
     """Runs until SIGINT or SIGTERM, then stops in order. `ready` is called once requests are accepted."""
     logging_setup.configure(settings.log_level, settings.log_format)
@@ -252,7 +294,7 @@ async def serve(settings: Settings, ready: Callable[[Platform, str], None]) -> N
     except BaseException:
         listener.close()
         raise
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             platform.app,
             http="httptools",
@@ -262,8 +304,10 @@ async def serve(settings: Settings, ready: Callable[[Platform, str], None]) -> N
             log_config=None,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=int(settings.stop_timeout) or None,
-        )
+            # Declared as whole seconds and used as any number of them; None would be no limit.
+            timeout_graceful_shutdown=settings.stop_timeout,  # type: ignore[arg-type]
+        ),
+        platform.worker,
     )
     # The server hands signals on after its own stop; the default action would end the process before ours.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -24,6 +24,7 @@ from app.modules.webhooks.service import prune_webhooks
 log = structlog.get_logger()
 
 RESTART_PAUSE = 1.0
+LOOPS_STOP_SECONDS = 1.0
 PRUNE_EVERY = 600.0
 PRUNE_BATCH = 500
 PRUNE_PAUSE = 0.05
@@ -66,7 +67,8 @@ class Worker:
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:  # a connector that swallows its cancellation is left behind
+            await asyncio.wait(tasks, timeout=max(self.settings.stop_timeout, LOOPS_STOP_SECONDS))
         await self.queue.drain(self.settings.stop_timeout)
 
     async def _prune_forever(self) -> None:

@@ -1,5 +1,6 @@
 """`trunkline actions`: outbound operations and what became of them."""
 
+import shlex
 import time
 from enum import StrEnum
 from typing import Annotated
@@ -9,9 +10,9 @@ import typer
 from . import inputs
 from .client import TIMEOUT, Api, Json, path_of
 from .commands import After, Call, Limit, group, remote
-from .connections import Connection
+from .connections import MISSING, Connection
 from .events import OfConnection
-from .exits import CommandFailed
+from .exits import CommandFailed, WrongUsage
 from .output import Columns
 
 app = group("Have connections do something, and see what became of it.")
@@ -64,6 +65,7 @@ def run_action(
     call: Call,
     connection: Connection,
     type: Annotated[str, typer.Argument(metavar="TYPE", help="Name of the action, such as send_message.")],
+    stray: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="")] = None,
     data: Annotated[
         list[str] | None,
         typer.Option("--data", "-d", metavar="DATA", help="JSON object, @file, - for stdin, or NAME=VALUE."),
@@ -76,6 +78,11 @@ def run_action(
     ] = None,
 ) -> None:
     """Request an action. With --wait: exit code 1 unless it succeeds within that time."""
+    if stray:
+        written = " ".join(f"-d {shlex.quote(word)}" for word in stray)
+        raise WrongUsage(
+            f"It is not clear what {stray[0]} is for.", f"For a field of the payload, write {written}"
+        )
     given = data or []
     schema = _payload_schema(call.api, connection, type) if inputs.needs_schema(given) else None
     headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
@@ -93,6 +100,8 @@ def run_action(
         time.sleep(PAUSE)
         action = call.api.get(path_of("actions", action["id"]))
     call.out.record(action)
+    if not wait:
+        call.out.text(f"Next: trunkline actions show {action['id']}")
     if wait and action["state"] != State.succeeded:
         raise CommandFailed(*_unsuccessful(action, wait))
 
@@ -154,9 +163,16 @@ def _unsuccessful(action: Json, wait: float) -> tuple[str, str]:
     if state in _PENDING:
         return f"{action['id']} is still {state} after {wait:g} s.", f"It goes on; see: {show}"
     if state == State.unknown:
-        remedy = f"It may have happened: look at the provider, then trunkline actions resolve {action['id']}"
+        remedy = f"It may have happened: look at the provider, then: {_resolve(action)}"
         return f"{action['id']} is unknown: {_why(action)}", remedy
+    if action["error"] and action["error"]["code"] == MISSING:
+        set_it = f"Set it: trunkline secrets set {action['connection']} NAME=… Then: trunkline actions retry"
+        return f"{action['id']} is {state}: {_why(action)}", f"{set_it} {action['id']}"
     return f"{action['id']} is {state}: {_why(action)}", f"See: {show}"
+
+
+def _resolve(action: Json) -> str:
+    return f"trunkline actions resolve {action['id']} {'|'.join(Verdict)}"
 
 
 def _why(action: Json) -> str:

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 KEY_VARIABLE = "TRUNKLINE_API_KEY"
+URL_VARIABLE = "TRUNKLINE_URL"
 ADMIN_KEY_FILE = "admin.key"
 TENANT_HEADER = "Trunkline-Tenant"
 DEFAULT_DATA_DIR = "~/.trunkline"
 TIMEOUT = 30.0
+HTTP_UNAUTHENTICATED = 401
 PAGE = 1000
 """Most items that the API puts into one page."""
 
@@ -37,6 +39,8 @@ class Api:
         if tenant is not None:
             headers[TENANT_HEADER] = tenant
         self.url = url.rstrip("/")
+        self.key_file: Path | None = None
+        """Where the key is from, or would be from without the variable; None if that is not known."""
         try:
             self.http = httpx2.Client(
                 base_url=self.url,
@@ -55,7 +59,9 @@ class Api:
     def open(cls, url: str, *, tenant: str | None = None, data_dir: Path | None = None) -> "Api":
         """The platform at `url`, with the key of the environment or of the data folder."""
         check_address(url, f"Give --url or TRUNKLINE_URL such as {DEFAULT_URL}.")
-        return cls(url, _find_key(url, data_dir), tenant)
+        api = cls(url, _find_key(url, data_dir), tenant)
+        api.key_file = _key_file(data_dir)
+        return api
 
     def __enter__(self) -> "Api":
         return self
@@ -135,23 +141,49 @@ class Api:
             title, remedy = told["title"], told["remedy"]
         except (ValueError, KeyError, TypeError):
             raise self.stranger(response) from None
+        if response.status_code == HTTP_UNAUTHENTICATED and self.key_file:
+            raise self.unknown_key(self.key_file)
         raise CommandFailed(
-            title, remedy, exit_code=exit_code_of_status(response.status_code), problems=problems
+            title,
+            remedy,
+            exit_code=exit_code_of_status(response.status_code),
+            problems=problems,
+            code=str(told.get("code", "")),
         )
+
+    @property
+    def where(self) -> str:
+        """The address, and where it is from if that is easily forgotten."""
+        from_variable = os.environ.get(URL_VARIABLE, "").rstrip("/") == self.url
+        return f"{self.url} (from {URL_VARIABLE})" if from_variable else self.url
+
+    def unknown_key(self, file: Path) -> CommandFailed:
+        if not os.environ.get(KEY_VARIABLE, "").strip():
+            message = f"The key in {file} is not known at {self.where}."
+            remedy = f"Name that platform's data folder with --data-dir, or set {KEY_VARIABLE}."
+        elif is_this_machine(self.url):
+            message = f"The key in {KEY_VARIABLE} is not known here; unset it to use {file}."
+            remedy = f"Asked was {self.where}."
+        else:
+            message = f"The key in {KEY_VARIABLE} is not known at {self.where}."
+            remedy = "Correct it; it may have been revoked."
+        return CommandFailed(message, remedy, exit_code=ExitCode.FORBIDDEN)
 
     def unreachable(self, error: Exception) -> CommandFailed:
         import httpx2
 
         reason = "it does not answer in time" if isinstance(error, httpx2.TimeoutException) else str(error)
         return CommandFailed(
-            f"No platform answers at {self.url} ({reason or type(error).__name__}).",
-            "Start it with `trunkline serve`, or name its address with TRUNKLINE_URL or --url.",
+            f"No platform answers at {self.where}: {(reason or type(error).__name__).rstrip('.')}.",
+            f"Start it with `trunkline serve`, or correct {URL_VARIABLE}; unset, it is {DEFAULT_URL}."
+            if self.where != self.url
+            else f"Start it with `trunkline serve`, or name its address with {URL_VARIABLE} or --url.",
             exit_code=ExitCode.UNREACHABLE,
         )
 
     def stranger(self, response: "httpx2.Response") -> CommandFailed:
         return CommandFailed(
-            f"What answers at {self.url} is not Trunkline (HTTP {response.status_code}).",
+            f"What answers at {self.where} is not Trunkline (HTTP {response.status_code}).",
             "Check TRUNKLINE_URL or --url, and what stands between here and the platform.",
             exit_code=ExitCode.UNREACHABLE,
         )
@@ -187,10 +219,14 @@ def is_this_machine(url: str) -> bool:
         return host == "localhost"
 
 
+def _key_file(data_dir: Path | None) -> Path:
+    return (data_dir or default_data_dir()).expanduser() / ADMIN_KEY_FILE
+
+
 def _find_key(url: str, data_dir: Path | None) -> str:
     if key := os.environ.get(KEY_VARIABLE, "").strip():
         return key
-    file = (data_dir or default_data_dir()).expanduser() / ADMIN_KEY_FILE
+    file = _key_file(data_dir)
     if not is_this_machine(url):
         # The admin key of this machine's platform is nothing to hand to another.
         raise CommandFailed(

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .client import DEFAULT_URL, Api
+from .lookup import connection_id
 from .output import Output
 
 Function = Callable[..., None]
@@ -56,11 +57,16 @@ def single() -> typer.Typer:
 
 
 def remote(commands: typer.Typer, name: str, *examples: str) -> Callable[[Function], Function]:
-    """Registers a client of the API: `function(call, ...)` gets the options that all of them share."""
+    """Registers a client of the API: `function(call, ...)` gets the options that all of them share.
+
+    Its parameter `connection` is an id, whatever way of naming the connection was typed.
+    """
 
     def register(function: Function) -> Function:
         def command(url: str, tenant: str | None, data_dir: Path | None, as_json: bool, **own: Any) -> None:
             with Api.open(url, tenant=tenant, data_dir=data_dir) as api:
+                if own.get("connection"):
+                    own["connection"] = connection_id(api, own["connection"])
                 function(Call(api, Output(as_json)), **own)
 
         shared = {"as_json": (JsonFlag, False), "tenant": (_Tenant, None), "url": (_Url, DEFAULT_URL)}

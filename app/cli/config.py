@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from .commands import local, single
-from .flags import SECRET, Flags, settings_flags
+from .flags import SECRET, Flags, settings_flags, warn_about_variables
 from .output import Output
 
 app = single()
@@ -16,6 +16,7 @@ def config(out: Output, flags: Flags) -> None:
     """Show what `trunkline serve` would use, with the same flags: each setting, its value and its source."""
     from app.config import ENV_PREFIX, Settings, load_settings, source_of
 
+    warn_about_variables()
     settings = load_settings(**flags)
     rows = []
     for name, setting in Settings.model_fields.items():

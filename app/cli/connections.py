@@ -5,9 +5,10 @@ from typing import Annotated
 import typer
 
 from . import inputs
-from .client import Api, Json, path_of
+from .client import Json, path_of
 from .commands import After, Call, Limit, Name, group, remote
 from .exits import CommandFailed, WrongUsage
+from .lookup import integration as integration_of
 from .output import Columns, complain
 
 app = group("Make connections, see how they are doing, change them.")
@@ -22,11 +23,12 @@ Setting = Annotated[
     list[str] | None,
     typer.Option("--setting", metavar="NAME=VALUE", help="A setting; VALUE may be JSON."),
 ]
-Connection = Annotated[str, typer.Argument(metavar="CONNECTION", help="Id of the connection.")]
+Connection = Annotated[str, typer.Argument(metavar="CONNECTION", help="Id of the connection, or its name.")]
 KeepPrevious = Annotated[
     int | None, typer.Option(min=0, metavar="SECONDS", help="How long the previous one still works.")
 ]
 
+MISSING = "secret_missing"
 _COLUMNS: Columns = {
     "id": "id",
     "integration": "integration",
@@ -55,7 +57,10 @@ def list_connections(call: Call, after: After = None, limit: Limit = 100) -> Non
 @remote(app, "show", "trunkline connections show con_01J…")
 def show_connection(call: Call, connection: Connection) -> None:
     """Show a connection, with its webhook URL and what keeps it from working."""
-    _show(call, call.api.get(_path(connection)))
+    found = call.api.get(_path(connection))
+    polls = [] if call.out.as_json else call.api.get(f"{_path(connection)}/polls")["items"]
+    failing = [poll for poll in polls if poll["failures"]]
+    _show(call, found, "; ".join(f"failing: {poll['error'] or poll['error_code']}" for poll in failing))
 
 
 @remote(
@@ -75,7 +80,7 @@ def create_connection(
 ) -> None:
     """Make a connection. Required secrets that are not given are asked for, on a terminal."""
     given = inputs.secrets(secret or [], "--secret")
-    declared = _integration(call.api, integration)
+    declared = integration_of(call.api, integration)
     for spec in declared["secrets"]:
         if (
             spec["required"]
@@ -93,7 +98,10 @@ def create_connection(
         "settings": inputs.values(setting or [], "--setting", declared["settings_schema"]),
         "enabled": not disabled,
     }
-    _show(call, call.api.post("/connections", body))
+    made = call.api.post("/connections", body)
+    _show(call, made)
+    if made["state"] == "ready":
+        call.out.text(f"Next: trunkline connections check {made['id']}")
 
 
 @remote(
@@ -122,7 +130,7 @@ def update_connection(
         body["enabled"] = enable
     if setting or unset:
         now = call.api.get(_path(connection))
-        schema = _integration(call.api, now["integration"])["settings_schema"]
+        schema = integration_of(call.api, now["integration"])["settings_schema"]
         body["settings"] = now["settings"] | inputs.values(setting or [], "--setting", schema)
         for gone in unset or []:
             body["settings"].pop(gone, None)
@@ -154,14 +162,20 @@ def delete_connection(
 
 @remote(app, "check", "trunkline connections check con_01J…")
 def check_connection(call: Call, connection: Connection) -> None:
-    """Ask the provider whether the credentials are good. Exit code 1 if they are not, or nobody can say."""
+    """Ask the provider whether the credentials are good. Exit code 1 if they are not, or it does not answer.
+
+    A connector that has no way to ask is no failure: nothing was asked then, and that is said.
+    """
     found = call.api.post(f"{_path(connection)}/check")
     if call.out.as_json:
         call.out.document(found)
     elif found["ok"]:
         call.out.text(f"Good. {found['message']}")
-    if not found["ok"]:
-        raise CommandFailed(f"{found['code']}: {found['message']}")
+    elif found["ok"] is None:
+        call.out.text(found["message"])
+    if found["ok"] is False:
+        remedy = f"Set it: trunkline secrets set {connection} NAME=…" if found["code"] == MISSING else ""
+        raise CommandFailed(f"{found['code']}: {found['message']}", remedy)
 
 
 @remote(
@@ -181,7 +195,9 @@ def list_refusals(call: Call, connection: Connection) -> None:
     """See which requests to the webhook URL were turned away lately, and why."""
     page = call.api.get(f"{_path(connection)}/refusals")
     columns = {"at": "at", "code": "code", "message": "message", "bytes": "length", "headers": "headers"}
-    call.out.items(page["items"], columns, empty="Nothing was turned away since the platform started.")
+    call.out.items(
+        page["items"], columns, empty="Nothing was turned away since the platform started.", cut=False
+    )
 
 
 @remote(app, "polls", "trunkline connections polls con_01J…")
@@ -190,7 +206,10 @@ def list_polls(call: Call, connection: Connection) -> None:
     page = call.api.get(f"{_path(connection)}/polls")
     columns = {"name": "name", "last success": "polled_at", "failures": "failures", "error": "error"}
     call.out.items(
-        page["items"], columns, empty="No poll has run: this connection takes webhooks, or is new."
+        page["items"],
+        columns,
+        empty="No poll has run: this connection takes webhooks, or is new.",
+        cut=False,
     )
 
 
@@ -198,12 +217,8 @@ def _path(connection: str) -> str:
     return path_of("connections", connection)
 
 
-def _integration(api: Api, key: str) -> Json:
-    return api.get(f"/integrations{path_of(key)}")
-
-
-def _show(call: Call, connection: Json) -> None:
-    call.out.record(connection, _SHOWN)
+def _show(call: Call, connection: Json, polling: str = "") -> None:
+    call.out.record(connection, {**_SHOWN, **({"polling": lambda _: polling} if polling else {})})
     if connection["state"] == "incomplete" and not call.out.as_json:
         names = " ".join(f"{name}=…" for name in connection["missing_secrets"])
         complain(f"It needs secrets before it works: trunkline secrets set {connection['id']} {names}")

@@ -224,11 +224,12 @@ def _to_try(world: World) -> dict[str, str]:
         "See the chat": [*json_type, "-d", f'{{"chat_id": {world.chat}}}', f"{world.twin}/_twin/chat"],
     }
     lines = {what: shlex.join(["curl", "-s", *words]) for what, words in requests.items()}
-    command = "trunkline" if shutil.which("trunkline") else f"{sys.executable} -m app"
+    command = "trunkline" if shutil.which("trunkline") else f"{shlex.quote(sys.executable)} -m app"
+    # Not exported: what a shell keeps would outlive the demonstration.
+    command = f"TRUNKLINE_URL={world.api.url} TRUNKLINE_API_KEY={world.key} {command}"
     answer = f"{world.connection} send_message -d chat_id={world.chat} -d text='Hi again'"
     lines["The same with this command line"] = "\n".join(
         [
-            f"export TRUNKLINE_URL={world.api.url} TRUNKLINE_API_KEY={world.key}",
             f"{command} events list",
             f"{command} actions run {answer} --wait 10",
         ]

@@ -8,7 +8,7 @@ import typer
 
 from .client import Api, Json, Query, path_of
 from .commands import After, Call, Limit, group, remote
-from .output import Columns, Output, complain, summary
+from .output import Columns, Output, complain, cut, room, summary
 
 app = group("Read the events that came in, and follow them.")
 
@@ -26,6 +26,9 @@ _COLUMNS: Columns = {
     "connection": "connection",
     "payload": lambda event: _brief(event),  # noqa: PLW0108 - defined below
 }
+BRIEF = 16
+"""Characters of the payload that are shown even on a narrow terminal."""
+SHORT = 40
 SILENCE = 45.0
 """Seconds without a sign of life (the platform sends one every 15) after which the stream is begun anew."""
 PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -120,9 +123,21 @@ def _print(out: Output, event: Json) -> None:
         out.line(event)
     else:
         parts = (event["received_at"], event["type"], event["id"], event["connection"], _brief(event))
+        width = room()
+        if width:
+            # The id stays whole, to be copied.
+            start = f"{event['type']}  {event['id']}  "
+            out.text(start + cut(parts[-1].replace("\n", " "), max(width - len(start), BRIEF)))
+            return
         out.text("  ".join(parts).replace("\n", " "))
 
 
 def _brief(event: Json) -> str:
     # `raw` is by convention the provider's original, which repeats the rest.
-    return summary({name: value for name, value in event["payload"].items() if name != "raw"})
+    told = {n: v for n, v in event["payload"].items() if n != "raw" and v not in (None, "", [], {})}
+    # What is short first: of the rest little can be seen anyway.
+    return summary(dict(sorted(told.items(), key=lambda item: _weight(item[1]))))
+
+
+def _weight(value: Json) -> int:
+    return isinstance(value, dict | list) + (len(str(value)) > SHORT)

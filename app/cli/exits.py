@@ -53,12 +53,15 @@ class CommandFailed(Exception):
         *,
         exit_code: ExitCode = ExitCode.FAILED,
         problems: Sequence[Problem] = (),
+        code: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
         self.remedy = remedy
         self.exit_code = exit_code
         self.problems = tuple(problems)
+        self.code = code
+        """The API's, if it was the API that said it."""
 
     @classmethod
     def from_error(cls, error: TrunklineError) -> "CommandFailed":

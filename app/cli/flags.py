@@ -1,20 +1,40 @@
 """Flags of the same names as the settings."""
 
 import inspect
+import os
 import types
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
 from app.config import ENV_PREFIX, Settings
 
+from .client import KEY_VARIABLE, URL_VARIABLE
 from .commands import Function, own_parameters, with_parameters
+from .output import complain
 
 SECRET = frozenset({"master_key"})
 """Never a flag: every process of the machine can read command lines."""
 
 Flags = dict[str, str | None]
+
+
+OTHERS = frozenset({URL_VARIABLE, KEY_VARIABLE})
+"""Variables that are no settings of the platform."""
+_OTHER_PREFIXES = (f"{ENV_PREFIX}SECRET__", f"{ENV_PREFIX}DURABILITY_")
+
+
+def warn_about_variables() -> None:
+    """Says on standard error which variables look like settings and are none. Their values are not shown."""
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields} | OTHERS
+    for name in sorted(os.environ):
+        upper = name.upper()
+        if upper.startswith(ENV_PREFIX) and upper not in known and not upper.startswith(_OTHER_PREFIXES):
+            close = get_close_matches(upper, known, n=1)
+            question = f" Did you mean {close[0]}?" if close else ""
+            complain(f"warning: {name} is no setting and does nothing.{question}")
 
 
 def settings_flags(skip: str) -> Callable[[Function], Function]:

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from .client import path_of
 from .commands import Call, group, remote
 from .exits import CommandFailed, ExitCode
+from .lookup import integration
 from .output import Columns, Item, Rows, Source
 
 app = group("See what can be connected: events, actions, what they need.")
@@ -49,7 +49,7 @@ def show_integration(
     ] = None,
 ) -> None:
     """Show one integration: its events and actions, and the secrets and settings of a connection."""
-    found = call.api.get(f"/integrations{path_of(key)}")
+    found = integration(call.api, key)
     if action is None:
         call.out.record(found, _SHOWN, leave_out=["settings_schema"])
         return

@@ -18,6 +18,15 @@ _SUMMARY = 160
 _GAP = 2
 _NARROW = 24
 """Characters that a column of sentences keeps at least."""
+_CUT = 16
+"""The same where sentences are cut."""
+_LONG = frozenset({"payload", "reason", "error", "message", "description", "headers"})
+"""Columns that are cut on a terminal, or folded, even if no cell has a space."""
+_UNIMPORTANT = (
+    *("connection", "external id", "webhook", "cursor", "headers", "bytes", "source", "registration"),
+    *("verified", "version", "attempts", "tries", "created", "requested", "received"),
+)
+"""Columns that are left out on a terminal that is too narrow, in this order."""
 # Text from outside must not steer the terminal.
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 _CONTROL_JSON = {code: f"\\u{code:04x}" for code in range(127, 160)}
@@ -42,12 +51,15 @@ class Output:
         if not self.as_json:
             print(plain(text), flush=True)
 
-    def items(self, items: Sequence[Item], columns: Columns, *, empty: str) -> None:
-        """A list: an array, or a table; `empty` says what it means that there is nothing."""
+    def items(self, items: Sequence[Item], columns: Columns, *, empty: str, cut: bool = True) -> None:
+        """A list: an array, or a table; `empty` says what it means that there is nothing.
+
+        `cut` is for what another command shows in full: sentences may be cut to fit a terminal.
+        """
         if self.as_json:
             self.document(items)
         elif items:
-            _print_table(items, columns)
+            _print_table(items, columns, cut=cut)
         else:
             self.text(empty)
 
@@ -84,6 +96,25 @@ def plain(text: str) -> str:
     return text.translate(_CONTROL)
 
 
+def sentence(text: str) -> str:
+    """The text with an end, so that another sentence can follow."""
+    return f"{text}." if text and text[-1] not in ".!?:…`" else text
+
+
+def room() -> int | None:
+    """The characters in a line of the terminal; None if output goes somewhere else."""
+    from rich.console import Console
+
+    return Console().width if _is_terminal() else None
+
+
+def cut(text: str, width: int) -> str:
+    """The text, with an ellipsis if it takes more than so many cells."""
+    from rich.cells import cell_len, set_cell_size
+
+    return text if cell_len(text) <= width else set_cell_size(text, max(width - 1, 0)) + "…"
+
+
 def summary(value: Any) -> str:
     """A value as JSON on one line, cut if it is long."""
     text = json.dumps(value, ensure_ascii=False)
@@ -95,25 +126,62 @@ def complain(text: str) -> None:
     print(plain(text), file=sys.stderr, flush=True)
 
 
-def _print_table(items: Sequence[Item], columns: Columns, *, indent: int = 0) -> None:
-    from rich.cells import cell_len
+def _print_table(items: Sequence[Item], columns: Columns, *, indent: int = 0, cut: bool = False) -> None:
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     cells = {heading: [_text(_cell(item, source)) for item in items] for heading, source in columns.items()}
-    needed = indent
-    for heading, texts in cells.items():
-        longest = max(map(cell_len, (heading, *texts)))
-        # Ids and the like stay whole, to be copied: what gets too wide is left to the terminal.
-        whole = not any(" " in text for text in texts)
-        narrowest = longest if whole or not _is_terminal() else min(longest, _NARROW)
-        table.add_column(heading, no_wrap=whole, min_width=narrowest, overflow="fold")
-        needed += narrowest + _GAP
-    for row in zip(*cells.values(), strict=True):
+    widths, left_out = _fit(cells, room(), indent, _CUT if cut else _NARROW)
+    for heading, width in widths.items():
+        long = _is_long(heading, cells[heading])
+        table.add_column(
+            heading, no_wrap=cut or not long, width=width, overflow="ellipsis" if cut and long else "fold"
+        )
+    for row in zip(*(cells[heading] for heading in widths), strict=True):
         table.add_row(*map(Text, row))
-    _print(Padding(table, (0, 0, 0, indent), expand=False), needed)
+    _print(Padding(table, (0, 0, 0, indent), expand=False), indent + _needed(widths))
+    if left_out:
+        complain(f"No room for: {', '.join(left_out)}. They are shown in a wider terminal, and with --json.")
+
+
+def _fit(
+    cells: Mapping[str, list[str]], available: int | None, indent: int, narrowest: int
+) -> tuple[dict[str, int], list[str]]:
+    """How wide columns are, and the headings of those that are left out."""
+    from rich.cells import cell_len
+
+    widths = {heading: max(map(cell_len, (heading, *texts))) for heading, texts in cells.items()}
+    if available is None:
+        return widths, []
+    available -= indent
+    least = {
+        heading: min(width, max(narrowest, len(heading))) if _is_long(heading, cells[heading]) else width
+        for heading, width in widths.items()
+    }
+    left_out = []
+    for heading in _UNIMPORTANT:
+        if _needed(least) <= available:
+            break
+        if heading in least:
+            left_out.append(heading)
+            del least[heading], widths[heading]
+    # The widest gives way first; ids and the like stay whole, to be copied.
+    while _needed(widths) > available:
+        widest = max(widths, key=lambda heading: widths[heading] * (widths[heading] > least[heading]))
+        if widths[widest] <= least[widest]:
+            break
+        widths[widest] -= 1
+    return widths, left_out
+
+
+def _needed(widths: Mapping[str, int]) -> int:
+    return sum(widths.values()) + _GAP * len(widths)
+
+
+def _is_long(heading: str, texts: Sequence[str]) -> bool:
+    return heading in _LONG or any(" " in text for text in texts)
 
 
 def _cell(item: Item, source: Source) -> Any:

@@ -9,8 +9,9 @@ from typer.core import TyperGroup
 from app.errors import TrunklineError
 
 from .commands import example_text, paragraph
-from .exits import MEANINGS, CommandFailed
-from .output import complain
+from .exits import MEANINGS, CommandFailed, WrongUsage
+from .lookup import did_you_mean, in_words
+from .output import complain, sentence
 
 LOCAL = {
     "serve": ("serve", "app", "Run the platform."),
@@ -53,6 +54,17 @@ class Commands(TyperGroup):
             self.commands[cmd_name] = command
         return self.commands[cmd_name]
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args[:1] == ["help"]:
+            args = [*args[1:], "--help"]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            question = did_you_mean(args[0], self.list_commands(ctx))
+            raise WrongUsage(f"There is no command '{args[0]}'.", question or "See: trunkline help")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         for title, commands in (("On this machine", LOCAL), ("On a running platform", REMOTE)):
             with formatter.section(title):
@@ -70,9 +82,9 @@ class Commands(TyperGroup):
 
 
 def _report(failure: CommandFailed) -> None:
-    complain(" ".join(filter(None, (f"error: {failure.message}", failure.remedy))))
+    complain(in_words(" ".join(filter(None, (f"error: {sentence(failure.message)}", failure.remedy)))))
     for problem in failure.problems:
-        complain(f"  {problem.path}: {problem.message}")
+        complain(f"  {problem.path}: {in_words(problem.message)}")
 
 
 _EPILOG = "\n\n".join(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .commands import local, single
-from .flags import Flags, settings_flags
-from .output import Output
+from .flags import Flags, settings_flags, warn_about_variables
+from .output import Output, sentence
 from .supervision import stop_at_end_of_stdin
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def serve(out: Output, flags: Flags, stop_with_stdin: StopWithStdin = False) -> 
     """
     from app.config import load_settings
 
+    warn_about_variables()
     settings = load_settings(**flags)
 
     from app.main import serve as serve_platform
@@ -75,4 +76,5 @@ def _announce(out: Output, platform: "Platform", url: str) -> None:
             f"It is shown this once and kept in {folder / ADMIN_KEY_FILE}, where this command line finds it."
         )
     for connector in broken:
-        out.text(f"Broken and left out: {connector['source']}: {connector['reason']} {connector['remedy']}")
+        reason = sentence(connector["reason"])
+        out.text(f"Broken and left out: {connector['source']}: {reason} {connector['remedy']}")

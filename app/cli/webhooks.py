@@ -78,7 +78,9 @@ def replay_webhooks(
         raise WrongUsage("It is not clear what to replay.", "Give the id of a webhook, or --all-failed.")
     if webhook is not None:
         replayed = call.api.post(f"{path_of('webhooks', webhook)}/replay")
-        call.out.record(replayed)
+        if call.out.as_json:
+            call.out.document(replayed)
+        call.out.text(f"Queued. See: trunkline webhooks show {replayed['id']}")
         return
     # Listed to the end first: those that fail again would be listed again.
     failed, _ = call.api.pages("/webhooks", EVERY, {"state": State.failed, "connection": connection})

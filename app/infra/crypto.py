@@ -59,11 +59,16 @@ def decode_master_key(text: str, origin: str) -> bytes:
     return key
 
 
-def master_key_from_file(path: Path) -> bytes:
-    """Reads the key file, or makes it (mode 0600) if there is none. Raises StartupError."""
+def master_key_from_file(path: Path, *, create: bool = True) -> bytes:
+    """Reads the key file, or makes it (mode 0600) if there is none and it may. Raises StartupError."""
     try:
         if path.exists():
             return decode_master_key(path.read_text("ascii", "replace"), str(path))
+        if not create:
+            raise StartupError(
+                f"The database is encrypted, but its master key {path} is gone.",
+                remedy="Restore the file from your backup, or give the key in TRUNKLINE_MASTER_KEY.",
+            )
         key = new_key()
         write_private(path, base64.b64encode(key).decode() + "\n")
     except OSError as error:

@@ -57,6 +57,10 @@ class Database(ABC):
         """
 
     @abstractmethod
+    async def check(self) -> None:
+        """Raises StorageUnavailable unless a write reaches the disk now."""
+
+    @abstractmethod
     def appender(self, table: Table, columns: Sequence[str]) -> Append:
         """A function that inserts one row and returns when it is on disk, fast: rows that wait at the
         same time share one statement and one commit. Raises StorageUnavailable."""

@@ -43,5 +43,7 @@ def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    # A stream that is still open when the process stops: nothing is wrong, and nobody can do anything.
+    handler.addFilter(lambda record: "ASGI callable returned without completing" not in record.getMessage())
     for noisy in ("httpx2", "httpcore2", "alembic", "uvicorn.error", "uvicorn.access", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -26,6 +26,9 @@ Handler = Callable[[str], Awaitable[None]]
 TOPIC = "work"
 MAX_RETRY_PAUSE_MS = 300_000
 
+LAST_WORDS = 1.0
+"""Seconds that a cancelled handler gets to note how far it came."""
+
 
 class WorkItem(Base):
     """One wake-up: call the handler of `kind` with `ref` at `not_before` or later."""
@@ -84,7 +87,9 @@ class EmbeddedQueue:
             _, late = await asyncio.wait(self._running.values(), timeout=timeout)
             for task in late:
                 task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            if late:
+                # Not for ever: one may be waiting for storage that does not come back.
+                await asyncio.wait(late, timeout=LAST_WORDS)
         try:
             await self._settle_and_claim(0)
         except StorageUnavailable as error:

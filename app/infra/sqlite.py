@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from sqlalchemy import Connection, Dialect, Engine, Table, create_engine, event
+from sqlalchemy import Connection, Dialect, Engine, Table, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool, StaticPool
@@ -67,6 +67,9 @@ class _AppendJob:
     row: tuple[Any, ...]
     future: "asyncio.Future[Any]"
 
+
+_REFUSALS = (sqlite3.Error, ValueError, OverflowError)
+"""What a row may be refused with: the driver has its own words for values that it cannot bind."""
 
 _Job = _UnitJob | _AppendJob
 _Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
@@ -137,6 +140,11 @@ class SqliteDatabase(Database):
         future: asyncio.Future[T] = self._loop.create_future()
         self._jobs.put(_UnitJob(unit, future))
         return await future
+
+    async def check(self) -> None:
+        # Nobody uses this number, and setting it writes a page even if it stays the same: an empty
+        # transaction, or an UPDATE that changes nothing, would not touch the disk.
+        await self.write(lambda session: session.execute(text("PRAGMA user_version = 0")))
 
     def appender(self, table: Table, columns: Sequence[str]) -> Append:
         target = _Target(table.name, tuple(columns))
@@ -215,7 +223,7 @@ class SqliteDatabase(Database):
             for target in {job.target for job in jobs}:
                 _insert(raw, target, [job.row for job in jobs if job.target == target])
             raw.execute("RELEASE append")
-        except sqlite3.Error:
+        except _REFUSALS:
             _still_in_transaction(raw)
             raw.execute("ROLLBACK TO append")
             raw.execute("RELEASE append")
@@ -225,7 +233,7 @@ class SqliteDatabase(Database):
     def _append_alone(self, raw: sqlite3.Connection, job: _AppendJob) -> _Outcome:
         try:
             _insert(raw, job.target, [job.row])
-        except sqlite3.Error as error:
+        except _REFUSALS as error:
             _still_in_transaction(raw)
             return job.future, None, _as_storage_error(error)
         return job.future, None, None
@@ -245,15 +253,16 @@ class SqliteDatabase(Database):
     # In the event loop.
 
     def _resolve(self, outcomes: list[_Outcome], topics: set[str]) -> None:
-        if topics:
+        try:
             self.signals.send(topics)
-        for future, result, error in outcomes:
-            if future.done():  # the caller was cancelled meanwhile
-                continue
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
+        finally:  # whatever a listener does, everybody hears what became of their write
+            for future, result, error in outcomes:
+                if future.done():  # the caller was cancelled meanwhile
+                    continue
+                if error is None:
+                    future.set_result(result)
+                else:
+                    future.set_exception(error)
 
 
 def _insert(raw: sqlite3.Connection, target: _Target, rows: list[tuple[Any, ...]]) -> None:
@@ -272,21 +281,25 @@ def _still_in_transaction(raw: sqlite3.Connection) -> None:
 
 
 def _as_unit_error(error: Exception) -> Exception:
-    if isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.OperationalError):
-        return _as_storage_error(error.orig)
-    return error
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return _as_storage_error(error) if isinstance(cause, sqlite3.OperationalError) else error
 
 
 def _as_storage_error(error: BaseException) -> StorageUnavailable:
-    cause = error.orig if isinstance(error, DBAPIError) else error.__context__ or error
-    result = StorageUnavailable(f"The database could not store it ({_reason(cause)}).")
+    result = StorageUnavailable(f"The database could not store it ({_reason(error)}).")
     result.__cause__ = error
     return result
 
 
 def _reason(error: BaseException | None) -> str:
-    # SQLite's own words name no values: "database or disk is full", "disk I/O error".
-    return str(error) if isinstance(error, sqlite3.Error) else type(error).__name__
+    """SQLite's first words on what led to the error: "database or disk is full", "disk I/O error".
+    They name no values."""
+    words = type(error).__name__
+    while error is not None:
+        if isinstance(error, sqlite3.Error):
+            words = str(error)
+        error = error.__cause__ or error.__context__
+    return words
 
 
 def _raw(connection: Connection) -> sqlite3.Connection:

@@ -80,6 +80,11 @@ class Integration:
         return ("POST",) if handshake is None or handshake.method == "POST" else ("POST", handshake.method)
 
     @property
+    def checks(self) -> bool:
+        """Whether the connector can ask if its credentials are good."""
+        return self.connector.check is not BaseIntegration.check
+
+    @property
     def registers_webhooks(self) -> bool:
         return self.connector.register_webhook is not BaseIntegration.register_webhook
 
@@ -190,7 +195,13 @@ class Registry:
     def _subfolders(self) -> Iterator[str]:
         first: dict[str, Path] = {}
         for root in map(Path, connectors.__path__):
-            for entry in sorted(root.iterdir() if root.is_dir() else ()):
+            try:
+                entries = sorted(root.iterdir() if root.is_dir() else ())
+            except OSError as error:
+                reason = f"The folder cannot be read ({error.strerror})."
+                self.broken.append(Broken(str(root), reason, "Correct its permissions."))
+                continue
+            for entry in entries:
                 if not entry.is_dir() or entry.name.startswith((".", "__")):
                     continue
                 if self._is_importable(entry, first.get(entry.name)):

@@ -1,22 +1,31 @@
 """Errors over HTTP: RFC 9457 problem details, from the one table in `app.errors`."""
 
+import json
 from collections.abc import Sequence
 
-import orjson
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from app.errors import Invalid, Problem, TrunklineError, http_status
+from app.errors import Invalid, Problem, TooLarge, TrunklineError, http_status
 
 log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 
+_TOO_LARGE = TooLarge(
+    "The request's body is too large.", remedy="Send less, or raise TRUNKLINE_MAX_REQUEST_BYTES."
+)
+
 _NOT_JSON = Invalid(
     "The request's body is not JSON.", code="invalid_request", remedy="Send a JSON object in UTF-8."
+)
+_HALF_A_CHARACTER = Invalid(
+    "A text in the request's body holds half of a surrogate pair, which is not a character.",
+    code="invalid_request",
+    remedy="Send whole characters.",
 )
 
 
@@ -72,10 +81,17 @@ def install(app: FastAPI) -> None:
             else _NOT_JSON
         )
 
+    @app.exception_handler(UnicodeEncodeError)
+    async def half_a_character(_: Request, error: UnicodeEncodeError) -> Response:
+        # JSON can write it, and the first thing that has to encode it says so; nothing of it is stored.
+        return problem(_HALF_A_CHARACTER)
+
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:
         if error.status_code == 400:
             return problem(_NOT_JSON)
+        if error.status_code == 413:
+            return problem(_TOO_LARGE)
         codes = {404: "not_found", 405: "method_not_allowed"}
         return _response(
             error.status_code,
@@ -106,7 +122,8 @@ def _response(
         "remedy": remedy,
         "problems": [{"path": p.path, "code": p.code, "message": p.message} for p in problems],
     }
-    return Response(orjson.dumps(body), status, headers, MEDIA_TYPE)
+    # In ASCII: names that a caller made up may hold halves of surrogate pairs, which UTF-8 does not have.
+    return Response(json.dumps(body), status, headers, MEDIA_TYPE)
 
 
 def _path(location: Sequence[int | str]) -> str:

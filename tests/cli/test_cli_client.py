@@ -1,15 +1,17 @@
 """Commands that are clients of a running platform."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.cli import inputs
-from app.cli.client import ADMIN_KEY_FILE, DEFAULT_DATA_DIR, TENANT_HEADER
+from app.cli import events, inputs, output
+from app.cli.client import ADMIN_KEY_FILE, DEFAULT_DATA_DIR, TENANT_HEADER, Api
 from app.cli.exits import ExitCode
+from app.cli.output import Output
 
 from .conftest import Served, Trunkline, eventually
 
@@ -72,7 +74,9 @@ def test_something_that_is_not_trunkline_is_exit_code_5(cli: Trunkline, platform
 def test_an_unknown_key_is_exit_code_4_with_title_and_remedy(cli: Trunkline) -> None:
     ran = cli("events", "list", TRUNKLINE_API_KEY="tl_unknown")
     assert ran.exit_code == ExitCode.FORBIDDEN
-    assert ran.stderr == "error: This API key is not known. Check the key; it may have been revoked.\n"
+    assert ran.stderr.startswith("error: The key in TRUNKLINE_API_KEY is not known here; unset it to use ")
+    assert "admin.key. Asked was http://127.0.0.1:" in ran.stderr
+    assert ran.stderr.endswith(" (from TRUNKLINE_URL).\n")
     assert ran.stdout == ""
 
 
@@ -89,7 +93,29 @@ def test_what_the_client_assumes_about_the_platform_is_so() -> None:
     assert (ADMIN_KEY_FILE, TENANT_HEADER) == (FILE, HEADER)
 
 
+def test_an_address_from_a_variable_is_called_so(cli: Trunkline) -> None:
+    ran = cli("events", "list", TRUNKLINE_URL="http://127.0.0.1:9")
+    assert ran.exit_code == ExitCode.UNREACHABLE
+    assert "at http://127.0.0.1:9 (from TRUNKLINE_URL): " in ran.stderr
+
+
+def test_a_key_file_of_another_platform_is_named(platform: Served, tmp_path: Path) -> None:
+    (tmp_path / ADMIN_KEY_FILE).write_text("tl_other\n")
+    ran = Trunkline({})("events", "list", "--url", platform.url, "--data-dir", str(tmp_path))
+    assert ran.exit_code == ExitCode.FORBIDDEN
+    assert ran.stderr.startswith(
+        f"error: The key in {tmp_path / ADMIN_KEY_FILE} is not known at {platform.url}."
+    )
+
+
 # The catalogue.
+
+
+def test_an_unknown_integration_gets_the_keys_and_a_guess(cli: Trunkline) -> None:
+    for command in (["connections", "create"], ["integrations", "show"]):
+        ran = cli(*command, "telegramm")
+        assert ran.exit_code == ExitCode.NOT_FOUND
+        assert "There is no integration 'telegramm'. Did you mean telegram? There are: " in ran.stderr
 
 
 def test_the_catalogue_lists_integrations_and_broken_connectors(cli: Trunkline) -> None:
@@ -168,7 +194,9 @@ def test_field_problems_are_printed_and_are_exit_code_6(cli: Trunkline) -> None:
     ran = cli("connections", "create", "desk", "--setting", "level=0")
     assert ran.exit_code == ExitCode.INVALID
     title, problem = ran.stderr.splitlines()
-    assert title == "error: The settings are not valid. Correct the fields named in problems."
+    assert title == (
+        "error: The settings are not valid. Correct the fields named below. Desk has: region, level, tags."
+    )
     assert problem.startswith("  settings.level: ")
 
 
@@ -238,6 +266,65 @@ def test_ids_are_not_paths(cli: Trunkline) -> None:
     assert cli("events", "show", "\udcff").exit_code == ExitCode.NOT_FOUND
 
 
+def test_a_connection_is_found_by_its_name(cli: Trunkline) -> None:
+    made = cli("connections", "create", "desk", "--name", "by name", "--secret", "api_key=good")
+    assert "Next: trunkline connections check con_" in made.stdout
+    connection = cli("connections", "show", "by name", "--json").json
+    assert cli("connections", "check", "by name").exit_code == 0
+    assert cli("secrets", "list", "by name", "--json").json[0]["name"] == "api_key"
+    ran = cli("actions", "run", "by name", "reply", "-d", "text=Hi", "-d", "ticket=1")
+    assert "Next: trunkline actions show act_" in ran.stdout
+    (action,) = cli("actions", "list", "--connection", "by name", "--json").json
+    assert action["connection"] == connection["id"]
+    unknown = cli("connections", "show", "by nam")
+    assert unknown.exit_code == ExitCode.NOT_FOUND
+    assert "Did you mean by name?" in unknown.stderr
+    second = cli("connections", "create", "desk", "--name", "by name", "--json").json
+    ambiguous = cli("connections", "delete", "by name", "--yes")
+    assert ambiguous.exit_code == ExitCode.USAGE
+    assert connection["id"] in ambiguous.stderr
+    assert second["id"] in ambiguous.stderr
+
+
+class Answers:
+    """Stands for the platform where that is not easily brought to an answer."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **answers: Any) -> None:
+        send = Api.send
+
+        def answer(api: Api, method: str, path: str, **options: Any) -> Any:
+            found = answers.get(path.rpartition("/")[2])
+            return send(api, method, path, **options) if found is None else found
+
+        monkeypatch.setattr(Api, "send", answer)
+
+
+def test_a_check_that_cannot_ask_is_no_failure(
+    cli: Trunkline, connection: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Answers(monkeypatch, check={"ok": None, "code": "not_checked", "message": "Nothing was asked."})
+    ran = cli("connections", "check", connection["id"])
+    assert (ran.exit_code, ran.stdout) == (0, "Nothing was asked.\n")
+
+
+def test_polling_that_fails_is_shown_with_the_connection(
+    cli: Trunkline, connection: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "polling" not in cli("connections", "show", connection["id"]).stdout
+    poll = {"name": "updates", "polled_at": None, "failures": 2, "error_code": "x", "error": "No way."}
+    Answers(monkeypatch, polls={"items": [poll], "next": None})
+    assert re.search(
+        r"^polling +failing: No way\.$", cli("connections", "show", connection["id"]).stdout, re.M
+    )
+
+
+def test_a_missing_secret_says_how_to_set_it(cli: Trunkline) -> None:
+    made = cli("connections", "create", "desk", "--json").json
+    checked = cli("connections", "check", made["id"])
+    assert checked.exit_code == ExitCode.FAILED
+    assert f"trunkline secrets set {made['id']} " in checked.stderr
+
+
 # Events and webhooks.
 
 
@@ -295,6 +382,8 @@ def test_failed_webhooks_are_found_shown_and_replayed(
     eventually(failed)
     replayed = cli("webhooks", "replay", "--all-failed", *of_this, "--json").json
     assert {item["id"] for item in replayed} == {item["id"] for item in found}
+    text = cli("webhooks", "replay", found[0]["id"]).stdout
+    assert text == f"Queued. See: trunkline webhooks show {found[0]['id']}\n"
     assert cli("webhooks", "replay").exit_code == ExitCode.USAGE
     assert cli("webhooks", "replay", "whk_1", "--all-failed").exit_code == ExitCode.USAGE
     assert cli("webhooks", "replay", "whk_1").exit_code == ExitCode.NOT_FOUND
@@ -389,6 +478,10 @@ def test_a_payload_that_does_not_fit_names_the_field(cli: Trunkline, connection:
     ran = cli("actions", "run", connection["id"], "reply", "-d", "ticket=1")
     assert ran.exit_code == ExitCode.INVALID
     assert "payload.text: Field required" in ran.stderr
+    assert "GET /api" not in cli("actions", "run", connection["id"], "none", "-d", "{}").stderr
+    stray = cli("actions", "run", connection["id"], "reply", "text=Hi there")
+    assert stray.exit_code == ExitCode.USAGE
+    assert "write -d 'text=Hi there'" in stray.stderr
 
 
 def test_an_unknown_action_is_resolved_and_a_failed_one_retried(
@@ -422,7 +515,10 @@ def test_a_tenants_key_sees_its_tenant_only(cli: Trunkline, connection: dict[str
     listed = cli("keys", "list", "--tenant", "acme")
     assert made["id"] in listed.stdout
     assert made["key"] not in listed.stdout
-    assert cli("keys", "revoke", made["id"], "--json").json == {"id": made["id"], "revoked": True}
+    assert cli("keys", "revoke", made["id"], "--tenant", "acme", "--json").json == {
+        "id": made["id"],
+        "revoked": True,
+    }
     assert cli("connections", "list", **theirs).exit_code == ExitCode.FORBIDDEN
 
 
@@ -449,3 +545,31 @@ def test_tables_in_a_pipe_have_no_colours_and_keep_long_ids_whole(
     assert "\x1b" not in text
     assert "i" * 300 in text
     assert not any(line != line.rstrip() for line in text.splitlines())
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_tables_fit_a_terminal_and_ids_stay_whole(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(output, "_is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    event = {
+        "cursor": "1042",
+        "received_at": "2026-01-01T00:00:00.000Z",
+        "id": "evt_" + "0" * 26,
+        "type": "telegram.message.received",
+        "external_id": "telegram:123456",
+        "connection": "con_" + "0" * 26,
+        "payload": {"nothing": None, "chat": {"id": 1}, "long": "x " * 100, "text": "hello"},
+    }
+    Output(as_json=False).items([event] * 2, events._COLUMNS, empty="")
+    told = capsys.readouterr()
+    heading, *rows = told.out.splitlines()
+    assert len(rows) == 2
+    for row in rows:
+        assert event["id"] in row
+        assert '{"text": "' in row or width == 60
+        assert row.rstrip().endswith("…")
+        assert len(row) <= max(width, 60)
+    assert ("external id" in heading) == (width == 200)
+    assert ("external id" in told.err) == (width < 200)

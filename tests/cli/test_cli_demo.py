@@ -87,7 +87,7 @@ def pasted(line: str) -> Any:
 def test_it_goes_on_until_it_is_stopped_and_its_lines_work_as_pasted(temporary: Path) -> None:
     process = Process(temporary.parent, "demo", "--json")
     told: dict[str, Any] = json.loads(process.line())
-    say, events, answer, chat, *_ = told["try"]
+    say, events, answer, chat, commands = told["try"]
 
     assert pasted(say)["chat_id"]
     eventually(lambda: len(pasted(events)["items"]) == 2)
@@ -98,6 +98,10 @@ def test_it_goes_on_until_it_is_stopped_and_its_lines_work_as_pasted(temporary: 
         "hello again",
         "Hi Ann",
     ]
+    assert "export" not in commands
+    done = subprocess.run(["sh", "-ec", commands], capture_output=True, text=True, check=True)
+    assert "telegram.message.received" in done.stdout
+    assert "succeeded" in done.stdout
     assert len(running_from(temporary)) == 1
     assert process.stop() == 0
     assert running_from(temporary) == []

@@ -75,8 +75,14 @@ def test_help_lists_the_exit_codes_and_all_commands(local: Trunkline) -> None:
         assert re.search(rf"^  {name} ", shown, re.M)
 
 
+def test_help_is_a_word_too(local: Trunkline) -> None:
+    assert local("help").stdout == local("--help").stdout
+    assert local("help", "events", "list").stdout == local("events", "list", "--help").stdout
+
+
 def test_a_wrong_command_line_is_exit_code_2(local: Trunkline) -> None:
     assert local("nonsense").exit_code == ExitCode.USAGE
+    assert "Did you mean connections?" in local("conections").stderr
     assert local("connections", "nonsense").exit_code == ExitCode.USAGE
     assert local("connections", "list", "--nonsense").exit_code == ExitCode.USAGE
 

@@ -25,6 +25,15 @@ def test_config_shows_values_and_where_they_come_from(local: Trunkline) -> None:
     assert local("config", "--port", "x").exit_code == ExitCode.FAILED
 
 
+def test_config_warns_about_variables_that_are_no_settings(local: Trunkline) -> None:
+    known = {"TRUNKLINE_URL": "x", "TRUNKLINE_SECRET__A__B__C": "x", "TRUNKLINE_PORT": "1"}
+    assert local("config", **known).stderr == ""
+    warned = local("config", TRUNKLINE_PROT="planted").stderr
+    assert warned == (
+        "warning: TRUNKLINE_PROT is no setting and does nothing. Did you mean TRUNKLINE_PORT?\n"
+    )
+
+
 def test_migrate_says_what_was_applied(local: Trunkline, tmp_path: Path) -> None:
     migrate = ("migrate", "--data-dir", str(tmp_path / "d"))
     assert "0001" in local(*migrate, "--json").json["applied"]

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,18 @@ def test_the_key_may_be_written_in_another_way() -> None:
     key = b"\x00\xff raw"
     asked = request(X_Sig=hmac.new(key, b"{}", hashlib.sha256).hexdigest())
     check.verify(asked, {"s": [base64.b64encode(key).decode()]}, 0.0)
+
+
+def test_a_secret_that_cannot_be_a_key_is_our_fault_and_not_the_senders() -> None:
+    check = Hmac(header="X-Sig", secret="s", key=partial(base64.b64decode, validate=True))
+    asked = request(X_Sig=hmac.new(b"key", b"{}", hashlib.sha256).hexdigest())
+    good, bad = base64.b64encode(b"key").decode(), "planted-not-base64!"
+    check.verify(asked, {"s": [bad, good]}, 0.0)
+    for live in ([bad], [bad, base64.b64encode(b"other").decode()]):
+        with pytest.raises(KeyUnavailable) as raised:
+            check.verify(asked, {"s": live}, 0.0)
+        assert raised.value.code == "secret_malformed"
+        assert "planted" not in str(raised.value)
 
 
 def test_two_live_secrets_are_both_accepted_and_a_third_is_not() -> None:

@@ -165,12 +165,12 @@ async def test_an_idempotency_key_makes_repeating_safe(tmp_path: Path) -> None:
         (RateLimited("later", status=429, retry_after=7), "failed", True, "rate_limited"),
         (Rejected("no", status=400), "failed", True, "rejected"),
         (Unavailable("broke", status=502), "unknown", True, "provider_unavailable"),
-        (RuntimeError("private words"), "unknown", True, "connector_error"),
-        (KeyError("private words"), "unknown", True, "connector_error"),
+        (RuntimeError("private words"), "unknown", None, "connector_error"),
+        (KeyError("private words"), "unknown", None, "connector_error"),
     ],
 )
 async def test_each_error_has_its_outcome(
-    tmp_path: Path, error: Exception, state: str, sent: bool, code: str
+    tmp_path: Path, error: Exception, state: str, sent: bool | None, code: str
 ) -> None:
     async def fail(_: Note) -> None:
         raise error
@@ -182,6 +182,8 @@ async def test_each_error_has_its_outcome(
         [attempt] = action["attempts"]
         assert (attempt["state"], attempt["sent"]) == (state, sent)
         assert "private words" not in json.dumps(action)
+        if code == "connector_error":
+            assert "test_actions:" in action["error"]["message"], "it says where the connector failed"
         if isinstance(error, ProviderError):
             assert attempt["status"] == error.status
 

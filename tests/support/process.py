@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +27,31 @@ LOG_TAIL = 3000
 class PlatformProcess:
     """`trunkline serve` over one data folder, always at the same address.
 
-    settings   as keyword arguments, named like the platform's own (`stop_timeout=2`)
+    settings   as keyword arguments, named like the platform's own (`stop_timeout=2`); `public_url=True`
+               stands for the address that it listens on
     program    the module that is run: the platform's, or one that changes something and then runs it
+    source     the folder that the code is in
     """
 
     def __init__(
-        self, data_dir: Path, *, connectors: Path | None = None, program: str = "app", **settings: Any
+        self,
+        data_dir: Path,
+        *,
+        connectors: Path | None = None,
+        program: str = "app",
+        source: Path = ROOT,
+        **settings: Any,
     ) -> None:
         self.data_dir = data_dir
         self.log = data_dir.with_name(data_dir.name + ".log")
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.starts = 0
+        self._source = source
         if connectors is not None:
             settings["connectors_path"] = connectors
+        if settings.get("public_url") is True:
+            settings["public_url"] = self.url
         variables = {f"TRUNKLINE_{name.upper()}": str(value) for name, value in settings.items()}
         inherited = {n: v for n, v in os.environ.items() if not n.startswith("TRUNKLINE_")}
         self._environment = inherited | variables
@@ -61,7 +72,7 @@ class PlatformProcess:
     def admin_key(self) -> str:
         return (self.data_dir / "admin.key").read_text().strip()
 
-    def spawn(self, *, connectors: Path | None = None) -> None:
+    def spawn(self) -> None:
         """Starts the process without waiting for it to become ready."""
         assert not self.running, "it runs already"
         self._let_go()
@@ -69,9 +80,8 @@ class PlatformProcess:
         with self.log.open("ab") as log:
             self._popen = subprocess.Popen(
                 self._arguments,
-                cwd=ROOT,
-                env=self._environment
-                | ({"TRUNKLINE_CONNECTORS_PATH": str(connectors)} if connectors else {}),
+                cwd=self._source,
+                env=self._environment,
                 stdin=subprocess.PIPE,  # it stops when this process ends, however that happens
                 stdout=log,
                 stderr=log,
@@ -177,8 +187,7 @@ async def walk(client: httpx2.AsyncClient, path: str, **params: Any) -> list[dic
 
 def _free_port() -> int:
     """A port that no client is given by chance while the platform is down, so that it can come back."""
-    candidates: Sequence[int] = random.sample(range(20_000, 32_000), 50)
-    for port in candidates:
+    for port in random.sample(range(20_000, 32_000), 50):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -59,7 +59,7 @@ def caller_for(session: Session, key: ApiKey, named_tenant: str | None) -> tuple
                 remedy=f"Leave {TENANT_HEADER} out, or use an admin key.",
             )
         return Caller(key.id, key.tenant, admin=False), False
-    tenant = named_tenant or DEFAULT_TENANT
+    tenant = DEFAULT_TENANT if named_tenant is None else named_tenant
     check_tenant_name(tenant)
     return Caller(key.id, tenant, admin=True), session.get(Tenant, tenant) is None
 
@@ -95,7 +95,7 @@ def create_key(session: Session, name: str, tenant: str | None) -> NewKey:
 def revoke_key(session: Session, caller: Caller, key_id: str) -> None:
     """Raises NotFound, also for keys that the caller may not see; Conflict for the key in use."""
     row = session.get(ApiKey, key_id)
-    if row is None or (not caller.admin and row.tenant != caller.tenant):
+    if row is None or not (row.tenant == caller.tenant or (caller.admin and row.tenant is None)):
         raise NotFound("key", key_id)
     if row.id == caller.key_id:
         raise Conflict(

@@ -48,7 +48,7 @@ class ActionRow(Base):
 class Attempt(Base):
     """One try of an action: open -> succeeded | failed | unknown.
 
-    `sent` is whether anything with an effect may have left: None while open, and when its owner died.
+    `sent` is whether anything with an effect may have left; None while open, and where nobody can tell.
     """
 
     __tablename__ = "attempts"

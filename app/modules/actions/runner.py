@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from app.errors import NotFound, StorageUnavailable
 from app.infra.db import Database
 from app.infra.ids import new_id
+from app.infra.place import kind_and_place
 from app.infra.queue import WorkQueue
 from app.integrations.errors import (
     ActionError,
@@ -92,20 +93,29 @@ class ActionRunner:
             return _provider_outcome(error, trace)
         except TimeoutError:
             message = f"It took longer than {self._timeout:g} s."
-            return Outcome(UNKNOWN, True, error_code="timeout", error=message, status=trace.status)
+            return Outcome(
+                UNKNOWN, trace.begun or None, error_code="timeout", error=message, status=trace.status
+            )
         except asyncio.CancelledError:
             # The process is stopping and gave it all the time it had.
             message = "The process stopped while this was being tried; it may or may not have happened."
             await asyncio.shield(
-                self._close(attempt, Outcome(UNKNOWN, True, error_code="interrupted", error=message))
+                self._close(
+                    attempt, Outcome(UNKNOWN, trace.begun or None, error_code="interrupted", error=message)
+                )
             )
             raise
         except Exception as error:  # noqa: BLE001 - an edge: whatever a connector raises
-            log.warning("action_handler_failed", action=attempt.action_id, error=type(error).__name__)
-            message = (
-                f"The connector failed with {type(error).__name__}; it may or may not have happened before."
+            fault = kind_and_place(error)
+            log.warning("action_handler_failed", action=attempt.action_id, error=fault)
+            message = f"The connector failed with {fault}; what was asked may have happened before that."
+            return Outcome(
+                UNKNOWN,
+                trace.begun or None,
+                error_code="connector_error",
+                error=message,
+                status=trace.status,
             )
-            return Outcome(UNKNOWN, True, error_code="connector_error", error=message, status=trace.status)
         finally:
             current_attempt.reset(token)
         return _success(result, trace)

@@ -47,6 +47,7 @@ class AttemptOut(BaseModel):
     )
     status: int | None = Field(description="HTTP status of the provider's answer, if there was one")
     error: ErrorOut | None
+    retry_after: float | None = Field(description="Seconds that the provider asked to wait, if it did")
     started_at: Instant
     finished_at: Instant | None
 
@@ -89,6 +90,7 @@ class ActionOut(BaseModel):
                         "sent": attempt.sent,
                         "status": attempt.status,
                         "error": _error(attempt.error_code, attempt.error),
+                        "retry_after": _seconds(attempt.retry_after_ms),
                         "started_at": attempt.started_at,
                         "finished_at": attempt.finished_at,
                     }
@@ -102,6 +104,10 @@ class ActionOut(BaseModel):
                 "finished_at": row.finished_at,
             }
         )
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
 
 
 def _error(code: str | None, message: str | None) -> dict[str, str] | None:

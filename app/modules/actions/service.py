@@ -48,11 +48,11 @@ class Outcome:
     """How an attempt ended, and so the action.
 
     state   succeeded, failed or unknown
-    sent    whether anything with an effect may have left
+    sent    whether anything with an effect may have left; None if nobody can tell
     """
 
     state: str
-    sent: bool
+    sent: bool | None
     result: str | None = None
     warning: str | None = None
     error_code: str | None = None

@@ -1,6 +1,11 @@
 """An integration's declarations in the shape of the API."""
 
 import inspect
+from functools import lru_cache
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.errors import PydanticUserError
 
 from app.integrations.registry import Integration
 
@@ -29,8 +34,8 @@ def describe(integration: Integration) -> IntegrationOut:
                 effect=a.effect,
                 reads=a.reads,
                 destructive=a.destructive,
-                payload_schema=a.model.model_json_schema(),
-                result_schema=a.result.model_json_schema() if a.result else None,
+                payload_schema=_schema(a.model),
+                result_schema=_schema(a.result) if a.result else None,
             )
             for a in connector.actions
         ],
@@ -39,17 +44,26 @@ def describe(integration: Integration) -> IntegrationOut:
                 name=e.name,
                 description=e.description,
                 unique_id=e.unique_id,
-                payload_schema=e.model.model_json_schema() if e.model else None,
+                payload_schema=_schema(e.model) if e.model else None,
             )
             for e in connector.events
         ],
-        settings_schema=model.model_json_schema() if model else None,
+        settings_schema=_schema(model) if model else None,
         receives=[
             *(["webhook"] if integration.takes_webhooks else []),
             *(["poll"] if connector.polls else []),
         ],
         verified=connector.verification is not None,
     )
+
+
+@lru_cache(maxsize=4096)
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    try:
+        return model.model_json_schema()
+    except PydanticUserError as error:
+        # One field of one connector must not hide the whole catalogue.
+        return {"description": f"{model.__name__} has no JSON Schema: {error.message}"}
 
 
 def describe_absent(entry: CatalogueEntry) -> IntegrationOut:

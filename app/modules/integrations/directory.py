@@ -74,7 +74,8 @@ class Directory:
         if endpoint is None:
             if len(self._missed) >= MOST_MISSES:
                 self._missed.clear()
-            self._missed[hashed] = time.monotonic()
+            if generation == self._generation:  # otherwise it may be known by now
+                self._missed[hashed] = time.monotonic()
             return None
         if endpoint.key != key:
             return None

@@ -10,8 +10,11 @@ import structlog
 from sqlalchemy.orm import Session
 
 from app.errors import Conflict, NotFound
+from app.infra.crypto import CannotOpen
 from app.infra.db import Database
-from app.integrations.base import BaseIntegration
+from app.infra.place import kind_and_place
+from app.integrations.base import BaseIntegration, call
+from app.integrations.errors import ProviderError
 from app.integrations.http import ConnectorHttp
 from app.integrations.registry import Integration
 
@@ -19,6 +22,8 @@ from .models import Connection
 from .service import CHANGED, Connections, owner_of
 
 log = structlog.get_logger()
+
+CLOSE_SECONDS = 10.0
 
 
 class ConnectionUnusable(Conflict):
@@ -68,10 +73,20 @@ class Instances:
         lease._users += 1
         try:
             yield lease
+        except ProviderError as error:
+            # It is going to be stored and shown, and a connector may have quoted anything.
+            error.args = (lease._http.redacted(str(error)),)
+            raise
         finally:
             lease._users -= 1
             if lease._retired and lease._users == 0:
                 await _close(lease)
+
+    async def drop(self, connection_id: str) -> None:
+        """Gives a removed connection's instance up."""
+        async with self._building.setdefault(connection_id, asyncio.Lock()):
+            await self._retire(connection_id)
+        self._building.pop(connection_id, None)
 
     async def close(self) -> None:
         leases, self._current = list(self._current.values()), {}
@@ -109,7 +124,14 @@ class Instances:
             missing = [s.name for s in known.connector.secrets if s.required and s.name not in live]
             return row, {name: values[0].value for name, values in live.items()}, missing
 
-        row, secrets, missing = await self._database.read(unit)
+        try:
+            row, secrets, missing = await self._database.read(unit)
+        except CannotOpen:
+            raise ConnectionUnusable(
+                "A secret of the connection does not open: its row was changed, or is another connection's.",
+                code="secret_unreadable",
+                remedy=f"Set the secrets anew with PUT /api/v1/connections/{connection_id}/secrets.",
+            ) from None
         current = self._current.get(connection_id)
         if current and current.version == row.config_version and current.secrets == secrets:
             current.enabled = row.enabled
@@ -132,10 +154,10 @@ class Instances:
         try:
             settings = model.model_validate(orjson.loads(row.settings)) if model else None
             instance = integration.create(secrets, settings, http)
-        except Exception as error:  # noqa: BLE001 - whatever a connector's constructor raises
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a connector's constructor raises
             # Only the kind of error: what the constructor says may quote a secret.
             raise ConnectionUnusable(
-                f"The connector '{row.integration}' could not be built ({type(error).__name__}).",
+                f"The connector '{row.integration}' could not be built: {kind_and_place(error)}.",
                 code="connector_failed",
                 remedy=f"Look at {integration.source} and at this connection's settings and secrets.",
             ) from None
@@ -153,7 +175,8 @@ class Instances:
 
 async def _close(lease: Lease) -> None:
     try:
-        await lease.instance.aclose()
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await call(lease.instance.aclose)
     except Exception as error:  # noqa: BLE001 - a connector's farewell stops nothing
         log.warning("connector_close_failed", connection=lease.connection_id, error=type(error).__name__)
     await lease._http.aclose()

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
@@ -11,18 +11,19 @@ from weakref import WeakValueDictionary
 import structlog
 from sqlalchemy.orm import Session
 
-from app.errors import NotFound
 from app.infra.clock import now_ms
 from app.infra.db import Database
-from app.integrations.errors import AuthenticationFailed, ProviderError, Rejected
+from app.integrations.base import call
+from app.integrations.errors import AuthenticationFailed, ProviderError, Rejected, Unavailable
 
-from .instances import ConnectionUnusable, Instances, Lease
+from .instances import ConnectionUnusable, Instances
 from .models import Connection
 from .service import REGISTER, REMOVE, Connections
 
 log = structlog.get_logger()
 
 RETRY_MS = 30_000
+CALL_SECONDS = 60.0
 GIVE_UP_MS = 10 * 60_000
 """How long a deleted connection's provider is asked to stop sending, if it does not answer."""
 
@@ -46,16 +47,15 @@ class Registration:
             await self._register(connection_id)
 
     async def _register(self, connection_id: str) -> None:
-
-        def unit(session: Session) -> tuple[Connection, str | None, list[str]]:
+        def unit(session: Session) -> tuple[Connection | None, str | None, list[str]]:
             row = session.get(Connection, connection_id)
             if row is None:
-                raise NotFound("connection", connection_id)
+                return None, None, []
             former = self._connections.former_tokens(session, row)
             return row, self._connections.token(session, row), former
 
         row, token, former_tokens = await self._database.read(unit)
-        if row.deleted_at is not None or not row.enabled or token is None:
+        if row is None or row.deleted_at is not None or not row.enabled or token is None:
             return
         if self._public_url is None:
             await self._note(connection_id, "none", None, None)
@@ -63,12 +63,12 @@ class Registration:
         url, *former = self._urls(row, [token, *former_tokens])
         try:
             async with self._instances.lease(connection_id) as lease:
-                address = _digest(url, lease)
+                address = _digest(url, row.settings, lease.secrets)
                 if row.registered_address == address and row.registration == "done":
                     return
                 await self._note(connection_id, "pending", None, None)
                 register = _taking(lease.instance.register_webhook, "former", former)
-                await register(url, dict(lease.secrets))
+                await _ask(register, url, dict(lease.secrets))
         except ConnectionUnusable as error:
             await self._note(connection_id, "failed", str(error), None)
         except ProviderError as error:
@@ -99,7 +99,7 @@ class Registration:
         try:
             if row.registration in ("done", "pending", "failed") and self._public_url is not None:
                 async with self._instances.lease(connection_id) as lease:
-                    await _taking(lease.instance.unregister_webhook, "urls", urls)()
+                    await _ask(_taking(lease.instance.unregister_webhook, "urls", urls))
         except (AuthenticationFailed, Rejected, ConnectionUnusable) as error:
             log.warning("webhook_not_unregistered", connection=connection_id, code=error.code)
         except ProviderError as error:
@@ -117,6 +117,7 @@ class Registration:
                 self._connections.forget(session, row)
 
         await self._database.write(forget)
+        await self._instances.drop(connection_id)
 
     def _urls(self, row: Connection, tokens: Sequence[str]) -> list[str]:
         return [f"{self._public_url}/webhooks/{row.integration}/{token}" for token in tokens]
@@ -145,6 +146,19 @@ def _taking(method: Callable[..., Any], name: str, value: Any) -> Callable[..., 
     return partial(method, **{name: value}) if name in inspect.signature(method).parameters else method
 
 
-def _digest(url: str, lease: Lease) -> str:
-    known = "\0".join([url, str(lease.version), *(f"{k}={v}" for k, v in sorted(lease.secrets.items()))])
+async def _ask(hook: Callable[..., Awaitable[None]], *arguments: object) -> None:
+    """Calls a connector's hook. Whatever else it raises is an Unavailable: it is worth another try."""
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            await call(hook, *arguments)
+    except ProviderError:
+        raise
+    except TimeoutError:
+        raise Unavailable(f"It took longer than {CALL_SECONDS:g} s.") from None
+    except Exception as error:  # noqa: BLE001 - an edge: whatever a connector raises
+        raise Unavailable(f"The connector failed with {type(error).__name__}.") from None
+
+
+def _digest(url: str, settings: str, secrets: Mapping[str, str]) -> str:
+    known = "\0".join([url, settings, *(f"{name}={value}" for name, value in sorted(secrets.items()))])
     return hashlib.sha256(known.encode()).hexdigest()

@@ -8,6 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound
+from app.infra.place import kind_and_place
+from app.integrations.base import call
 from app.integrations.errors import ProviderError
 from app.modules.access.deps import CallerDep, DatabaseDep
 from app.modules.paging import Cursor, Limit, Page
@@ -170,7 +172,13 @@ async def check_connection(
     await database.read(lambda session: get_connection(session, caller.tenant, connection_id))
     try:
         async with instances.lease(connection_id) as lease, asyncio.timeout(CHECK_SECONDS):
-            await lease.instance.check()
+            if not lease.integration.checks:
+                return CheckOut(
+                    ok=None,
+                    code="not_checked",
+                    message=f"Nothing was asked: the connector '{lease.integration.key}' has no check().",
+                )
+            await call(lease.instance.check)
     except ConnectionUnusable as error:
         return CheckOut(ok=False, code=error.code, message=f"{error.message} {error.remedy}")
     except ProviderError as error:
@@ -181,11 +189,9 @@ async def check_connection(
         )
     except Exception as error:  # noqa: BLE001 - a connector's fault is an answer here
         return CheckOut(
-            ok=False, code="connector_error", message=f"The connector failed with {type(error).__name__}."
+            ok=False, code="connector_error", message=f"The connector failed with {kind_and_place(error)}."
         )
-    return CheckOut(
-        ok=True, code=None, message="The provider accepts the credentials, as far as it can be asked."
-    )
+    return CheckOut(ok=True, code=None, message="The provider accepts the credentials.")
 
 
 @router.post("/connections/{connection_id}/rotate-url", summary="Rotate the webhook URL")

@@ -127,8 +127,8 @@ class ConnectionOut(BaseModel):
 class CheckOut(BaseModel):
     """What the provider says about the credentials."""
 
-    ok: bool
-    code: str | None = Field(description="authentication_failed, or why it could not be told")
+    ok: bool | None = Field(description="null if the connector has no way to ask")
+    code: str | None = Field(description="authentication_failed, not_checked, or why it could not be told")
     message: str
 
 

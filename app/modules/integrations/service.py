@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.errors import Conflict, Invalid, NotFound, Problem
@@ -68,7 +68,7 @@ class Connections:
             integration=integration,
             name=name or integration,
             enabled=enabled,
-            settings=orjson.dumps(_valid_settings(known, settings)).decode(),
+            settings=_stored_settings(known, settings),
             config_version=1,
             created_at=now,
             updated_at=now,
@@ -103,7 +103,7 @@ class Connections:
             known = self.integration(row.integration)
             if known is None:
                 raise _unavailable(row)
-            row.settings = orjson.dumps(_valid_settings(known, settings)).decode()
+            row.settings = _stored_settings(known, settings)
             row.config_version += 1
         if name is not None:
             row.name = name
@@ -133,7 +133,7 @@ class Connections:
         now = now_ms()
         until = now + keep_previous_for * 1000
         for url in session.scalars(select(ConnectionUrl).where(ConnectionUrl.connection_id == row.id)):
-            if url.live_until is None:
+            if url.live_until is None or url.live_until > until:
                 url.live_until = until
             elif url.live_until <= now:
                 session.delete(url)
@@ -244,7 +244,18 @@ def sync_catalogue(session: Session, registry: Registry) -> None:
             gone.available, gone.changed_at = False, now
 
 
-def _valid_settings(integration: Integration, settings: Mapping[str, Any]) -> dict[str, Any]:
+def connections_without_connector(session: Session, registry: Registry) -> dict[str, int]:
+    """Integrations that connections are of, but whose connector is not there, with how many."""
+    rows = session.execute(
+        select(Connection.integration, func.count())
+        .where(Connection.deleted_at.is_(None), Connection.integration.not_in(list(registry.integrations)))
+        .group_by(Connection.integration)
+    )
+    return {str(key): int(count) for key, count in rows}
+
+
+def _stored_settings(integration: Integration, settings: Mapping[str, Any]) -> str:
+    """The settings as they are stored, in JSON. Raises Invalid."""
     model = integration.connector.settings_model
     if model is None:
         if settings:
@@ -254,33 +265,37 @@ def _valid_settings(integration: Integration, settings: Mapping[str, Any]) -> di
                 remedy="Leave settings out.",
                 problems=[Problem("settings", "unexpected", "this integration has no settings")],
             )
-        return {}
-    unknown = set(settings) - set(model.model_fields) - {f.alias for f in model.model_fields.values()}
+        return "{}"
     try:
-        valid = model.model_validate(settings)
+        # A misspelt setting would otherwise silently be the default.
+        extra = model.model_config.get("extra")
+        valid = model.model_validate(settings, extra="allow" if extra == "allow" else "forbid")
     except ValidationError as error:
         problems = [
             Problem(".".join(("settings", *map(str, e["loc"]))), e["type"], e["msg"])
             for e in error.errors(include_url=False, include_input=False, include_context=False)
         ]
+        known = ", ".join(field.alias or name for name, field in model.model_fields.items()) or "none"
         raise Invalid(
             "The settings are not valid.",
             code="invalid_settings",
-            remedy="Correct the fields named in problems.",
+            remedy=f"Correct the fields named in problems. {integration.connector.name} has: {known}.",
             problems=problems,
         ) from None
-    if unknown:
-        known = ", ".join(model.model_fields)
+    try:
+        stored = orjson.dumps(valid.model_dump(mode="json", by_alias=True, exclude_unset=True))
+        read = model.model_validate(orjson.loads(stored))
+        unchanged = read.model_dump(exclude_unset=True) == valid.model_dump(exclude_unset=True)
+    except (TypeError, ValueError):
+        unchanged = False
+    if not unchanged:
         raise Invalid(
-            "The settings name fields that do not exist.",
+            "The settings hold something that cannot be stored unchanged.",
             code="invalid_settings",
-            remedy=f"{integration.connector.name} has these settings: {known}.",
-            problems=[
-                Problem(f"settings.{name[:100]}", "unexpected", "no such setting") for name in sorted(unknown)
-            ],
+            remedy="Leave out NaN, infinities and integers beyond 64 bits; secrets have their own place.",
+            problems=[Problem("settings", "not_json", "not interoperable JSON")],
         )
-    dumped: dict[str, Any] = valid.model_dump(mode="json", exclude_unset=True)
-    return dumped
+    return stored.decode()
 
 
 def _check_secret_names(integration: Integration, values: Mapping[str, str]) -> None:

@@ -18,8 +18,9 @@ from sqlalchemy.orm import Session
 
 from app.errors import NotFound, StorageUnavailable, TrunklineError
 from app.infra.clock import now_ms
-from app.infra.db import Database
+from app.infra.db import Database, Subscription
 from app.infra.ids import new_id
+from app.infra.place import kind_and_place
 from app.infra.watchdog import Watchdog
 from app.integrations.base import call
 from app.integrations.bodies import JsonObject
@@ -117,7 +118,20 @@ class Poller:
                     failures += 1
                     pause = await self._failed(key, error, failures)
                 if pause:
-                    await changes.wait(pause)
+                    await self._rest(key, pause, changes)
+
+    async def _rest(self, key: PollKey, pause: float, changes: Subscription) -> None:
+        """Waits, until the pause is over or this connection (not another one) has changed."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + pause
+        before = await self._updated_at(key)
+        while (left := until - loop.time()) > 0 and await changes.wait(left):
+            if await self._updated_at(key) != before:
+                return
+
+    async def _updated_at(self, key: PollKey) -> int | None:
+        row = await self._database.read(lambda session: session.get(Connection, key.connection_id))
+        return row.updated_at if row else None
 
     async def _poll(self, key: PollKey, spec: PollSpec, lease: Lease) -> bool:
         """One poll; whether it brought anything."""
@@ -167,7 +181,7 @@ class Poller:
         elif isinstance(error, TimeoutError):
             code, message = "poll_timeout", "The poll took longer than its deadline."
         else:
-            code, message = "connector_error", f"The connector failed with {type(error).__name__}."
+            code, message = "connector_error", f"The connector failed with {kind_and_place(error)}."
         log.warning("poll_failed", connection=key.connection_id, poll=key.name, code=code, failures=failures)
         try:
             await self._database.write(_note_failure(key, code, message, failures))

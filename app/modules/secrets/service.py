@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.errors import Conflict, StartupError
@@ -75,6 +75,11 @@ class SecretStore(Protocol):
         """What to do when a value is missing."""
 
 
+def has_master_key(session: Session) -> bool:
+    """Whether something in the database is already sealed under a master key."""
+    return session.get(MasterKeyCheck, 1) is not None
+
+
 class TenantKeys:
     """Data keys by tenant: sealed under the master key in the database, open in memory."""
 
@@ -135,6 +140,7 @@ class DatabaseSecrets:
         self, session: Session, owner: Owner, values: Mapping[str, str], keep_previous_ms: int = 0
     ) -> None:
         now = now_ms()
+        until = now + keep_previous_ms
         for name, value in values.items():
             newest = session.scalar(
                 select(Secret.version)
@@ -146,8 +152,8 @@ class DatabaseSecrets:
             of_this_name = (Secret.connection_id == owner.connection_id, Secret.name == name)
             session.execute(
                 update(Secret)
-                .where(*of_this_name, Secret.live_until.is_(None))
-                .values(live_until=now + keep_previous_ms)
+                .where(*of_this_name, or_(Secret.live_until.is_(None), Secret.live_until > until))
+                .values(live_until=until)
             )
             session.execute(delete(Secret).where(*of_this_name, Secret.live_until <= now))
             session.add(

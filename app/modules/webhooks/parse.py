@@ -8,9 +8,10 @@ import structlog
 from pydantic import ValidationError
 
 from app.infra.clock import now_ms
+from app.infra.place import kind_and_place, place_of
 from app.infra.watchdog import Watchdog
 from app.integrations.base import BaseIntegration, call
-from app.integrations.errors import InboundError, IntegrationError
+from app.integrations.errors import InboundError
 from app.integrations.models import Event
 from app.integrations.requests import Reply, WebhookRequest
 from app.modules.events.service import NewEvent, fingerprint_of
@@ -87,7 +88,7 @@ async def parse(
                     "The connector returned a Reply, but the sender was answered long ago. "
                     "Set reply_within on the class so that receive runs while the sender waits.",
                 )
-            # In a replay nobody waits for the reply any more, but its events count.
+            # Of a replay, and after a crash, nobody waits for the answer; its events count all the same.
             parsed.reply = made if inline else None
             made = list(made.events)
         for index, event in enumerate(_as_list(made)):
@@ -153,33 +154,15 @@ def _failure(error: Exception, where: str, origin: Origin, timeout: float) -> Fa
         return Failure(error.code, f"{where}{error}")
     if isinstance(error, TimeoutError):
         return Failure("handler_timeout", f"{where}The connector took longer than {timeout:g} s.")
-    place = _place(error)
     log.warning(
         "webhook_handler_failed",
         webhook=origin.webhook_id,
         connection=origin.connection_id,
-        error=type(error).__name__,
-        place=place,
+        error=kind_and_place(error),
     )
     if isinstance(error, ValidationError):
         fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors(include_input=False)[:5])
-        return Failure("unexpected_content", f"{where}These fields are not as expected: {fields}. ({place})")
-    if isinstance(error, IntegrationError):
-        return Failure("connector_error", f"{where}{type(error).__name__} ({place})")
-    if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str):
-        # The key that a connector looked up stands in its code, not in the payload.
-        return Failure("connector_error", f"{where}KeyError: {error.args[0][:100]!r} ({place})")
+        message = f"{where}These fields are not as expected: {fields}. ({place_of(error)})"
+        return Failure("unexpected_content", message)
     # Other errors may quote the payload: their kind and place are enough to find the line.
-    return Failure("connector_error", f"{where}{type(error).__name__} ({place})")
-
-
-def _place(error: Exception) -> str:
-    trace = error.__traceback__
-    place = "no line"
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        module = trace.tb_frame.f_globals.get("__name__", "?")
-        if not module.startswith(("app.modules.", "asyncio.")):
-            place = f"{module}:{trace.tb_lineno} in {code.co_name}"
-        trace = trace.tb_next
-    return place
+    return Failure("connector_error", f"{where}{kind_and_place(error)}")

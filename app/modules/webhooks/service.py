@@ -143,7 +143,7 @@ def replay(session: Session, row: Webhook) -> None:
             remedy="Wait until it is; then it can be replayed.",
         )
     row.state = RECEIVED
-    row.processed_at = None
+    row.processed_at = row.reason_code = row.reason = None
     signal(session, TOPIC)
 
 

@@ -145,8 +145,8 @@ class Run(BaseModel):
 class Commit(BaseModel):
     """A pushed commit."""
 
-    id: str
-    message: str
+    id: str = Field(description="The commit")
+    message: str = Field(description="What it says")
 
 
 class Pusher(BaseModel):

@@ -1,0 +1,178 @@
+"""kill -9 at any moment: what was acknowledged is in the feed, exactly once."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from app.integrations.twin import running
+from tests.support.platform import eventually
+from tests.support.process import PlatformProcess, connect, platform_process, walk
+
+from .checks import feed_faults, order_faults
+from .senders import BROKEN, SECRET, Ledger, Sender
+from .standins import Source
+
+KILLS = 20
+SENDERS = 6
+MOST_WAITING = 200
+PAUSE_WHILE_DOWN = 0.02
+
+
+@dataclass
+class Traffic:
+    """Senders and a source that know nothing of the kills, and what they kept account of."""
+
+    webhooks: Ledger = field(default_factory=Ledger)
+    source: Source = field(default_factory=Source)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def begin(self, free_url: str, ordered_url: str, chance: random.Random) -> None:
+        for number in range(SENDERS):
+            sender = Sender(free_url, f"s{number}", self.webhooks)
+            self._begin(self._send(sender, chance, persistent=number % 2 == 0))
+        self._begin(self._send(Sender(ordered_url, "ordered", self.webhooks), chance, persistent=True))
+        self._begin(self._produce(chance))
+
+    def _begin(self, work: Any) -> None:
+        self._tasks.append(asyncio.create_task(work))
+
+    async def end(self) -> None:
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if not isinstance(outcome, asyncio.CancelledError):
+                raise AssertionError("traffic ended by itself") from outcome
+
+    async def _send(self, sender: Sender, chance: random.Random, *, persistent: bool) -> None:
+        """One thing after the other. A persistent sender repeats what was not acknowledged, as providers do;
+        the others go on to the next and never learn what became of it."""
+        again = False
+        try:
+            while True:
+                try:
+                    if again:
+                        acknowledged = await sender.repeat()
+                    else:
+                        acknowledged = await sender.send_next("x" * chance.randrange(4000))
+                except BROKEN:
+                    acknowledged = False
+                    await asyncio.sleep(PAUSE_WHILE_DOWN)
+                again = persistent and not acknowledged
+        finally:
+            sender.close()
+
+    async def _produce(self, chance: random.Random) -> None:
+        while True:
+            if self.source.waiting < MOST_WAITING:
+                self.source.produce(chance.randrange(1, 4))
+            await asyncio.sleep(0.005)
+
+
+@dataclass
+class Scene:
+    """A platform under traffic that may be killed, and how to look at what it kept."""
+
+    platform: PlatformProcess
+    client: httpx2.AsyncClient
+    traffic: Traffic
+
+    async def kill_after(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self.platform.kill()
+
+    async def settle(self) -> None:
+        """Waits until nothing is on its way any more: neither webhooks nor items."""
+
+        async def on_its_way() -> int:
+            waiting = await self.client.get("/api/v1/webhooks", params={"state": "received", "limit": 1})
+            return len(waiting.json()["items"]) + self.traffic.source.waiting
+
+        await eventually(on_its_way, lambda count: count == 0, 30)
+
+    async def faults(self) -> list[str]:
+        """What is wrong with the feed."""
+        feed = await walk(self.client, "/api/v1/events")
+        told = [e["payload"] for e in feed if e["integration"] == "signed"]
+        polled = [e["payload"] for e in feed if e["integration"] == "polled"]
+        made = {str(n): {"n": n, "square": n * n} for n in range(self.traffic.source.made)}
+        ledger = self.traffic.webhooks
+        return [
+            *feed_faults(ledger.sent, ledger.acknowledged, [(p["id"], p) for p in told]),
+            *feed_faults(made, made.keys(), [(str(p["n"]), p) for p in polled]),
+            *order_faults([p["n"] for p in told if p["sender"] == "ordered"]),
+            *order_faults([p["n"] for p in polled]),
+            *[f"answered {status}" for status, _ in ledger.other],
+        ]
+
+
+@contextlib.asynccontextmanager
+async def scene(
+    tmp_path: Path, connectors: Path, chance: random.Random, program: str = "app"
+) -> AsyncIterator[Scene]:
+    traffic = Traffic()
+    async with (
+        running(traffic.source) as source_url,
+        platform_process(tmp_path / "data", connectors=connectors, program=program) as platform,
+        platform.client() as client,
+    ):
+        secrets = {"signing_secret": SECRET}
+        free = await connect(client, "signed", secrets=secrets)
+        ordered = await connect(client, "signed", secrets=secrets)
+        await connect(client, "polled", settings={"base_url": source_url})
+        traffic.begin(free["webhook_url"], ordered["webhook_url"], chance)
+        try:
+            yield Scene(platform, client, traffic)
+        finally:
+            await traffic.end()
+
+
+@pytest.mark.timeout(180)
+async def test_what_was_acknowledged_survives_twenty_kills(
+    tmp_path: Path,
+    connectors: Path,
+    chance: random.Random,
+    record_property: Callable[[str, object], None],
+) -> None:
+    async with scene(tmp_path, connectors, chance) as it:
+        for number in range(KILLS):
+            await it.kill_after(chance.uniform(0.3, 0.9))
+            if number % 5 == 4:  # and once more, while it starts
+                it.platform.spawn()
+                await it.kill_after(chance.uniform(0.0, 1.3))
+            await it.platform.start()
+        await asyncio.sleep(0.3)
+        await it.traffic.end()
+        await it.settle()
+        assert await it.faults() == [], it.platform.tail()
+        figures = {
+            "starts": it.platform.starts,
+            "sent": len(it.traffic.webhooks.sent),
+            "acknowledged": len(it.traffic.webhooks.acknowledged),
+            "polled": it.traffic.source.made,
+        }
+        for name, figure in figures.items():
+            record_property(name, figure)
+        # Otherwise it would prove little.
+        assert figures["acknowledged"] > 20 * KILLS, figures
+        assert figures["polled"] > 20 * KILLS, figures
+
+
+@pytest.mark.timeout(120)
+async def test_acknowledgements_before_the_commit_would_be_found_out(
+    tmp_path: Path, connectors: Path, chance: random.Random
+) -> None:
+    async with scene(tmp_path, connectors, chance, program="tests.durability.early_ack") as it:
+        for _ in range(2):
+            await it.kill_after(0.5)
+            await it.platform.start()
+        await it.traffic.end()
+        await it.settle()
+        assert any(fault.startswith("acknowledged and lost") for fault in await it.faults())
