@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from .client import DEFAULT_URL, Api
 from .lookup import connection_id
@@ -30,6 +31,13 @@ _Tenant = Annotated[str | None, typer.Option(help="Tenant to act for; needs an a
 Name = Annotated[str | None, typer.Option(help="A name for people.")]
 Limit = Annotated[int, typer.Option(min=1, help="Most items to print.")]
 After = Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on where a list before ended.")]
+
+
+class _Command(TyperCommand):
+    """Leaves arguments out of its usage that are only taken to say that they are wrong."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [piece for piece in super().collect_usage_pieces(ctx) if piece != "[]..."]
 
 
 @dataclass(frozen=True)
@@ -124,7 +132,7 @@ def _register(
         for key, (annotation, default) in extra.items()
     ]
     shown = with_parameters(command, function, [*own_parameters(function, skip), *added])
-    commands.command(name, epilog=example_text(*examples))(shown)
+    commands.command(name, cls=_Command, epilog=example_text(*examples))(shown)
 
 
 def example_text(*lines: str) -> str:

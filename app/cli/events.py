@@ -29,6 +29,7 @@ _COLUMNS: Columns = {
 BRIEF = 16
 """Characters of the payload that are shown even on a narrow terminal."""
 SHORT = 40
+TELLING = frozenset({"text", "subject", "title"})
 SILENCE = 45.0
 """Seconds without a sign of life (the platform sends one every 15) after which the stream is begun anew."""
 PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -136,8 +137,10 @@ def _brief(event: Json) -> str:
     # `raw` is by convention the provider's original, which repeats the rest.
     told = {n: v for n, v in event["payload"].items() if n != "raw" and v not in (None, "", [], {})}
     # What is short first: of the rest little can be seen anyway.
-    return summary(dict(sorted(told.items(), key=lambda item: _weight(item[1]))))
+    return summary(dict(sorted(told.items(), key=lambda item: _weight(*item))))
 
 
-def _weight(value: Json) -> int:
-    return isinstance(value, dict | list) + (len(str(value)) > SHORT)
+def _weight(name: str, value: Json) -> int:
+    if name in TELLING:
+        return 0
+    return 1 + (not isinstance(value, str)) + isinstance(value, dict | list) + 2 * (len(str(value)) > SHORT)

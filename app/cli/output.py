@@ -1,6 +1,7 @@
 """What commands print: tables for people, one JSON document for programs."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ _SUMMARY = 160
 _GAP = 2
 _NARROW = 24
 """Characters that a column of sentences keeps at least."""
-_CUT = 16
+_CUT = 12
 """The same where sentences are cut."""
 _LONG = frozenset({"payload", "reason", "error", "message", "description", "headers"})
 """Columns that are cut on a terminal, or folded, even if no cell has a space."""
@@ -26,7 +27,10 @@ _UNIMPORTANT = (
     *("connection", "external id", "webhook", "cursor", "headers", "bytes", "source", "registration"),
     *("verified", "version", "attempts", "tries", "created", "requested", "received"),
 )
-"""Columns that are left out on a terminal that is too narrow, in this order."""
+"""Columns that are left out of lists on a terminal that is too narrow, in this order."""
+_ELSEWHERE = ("payload", "reason", "error")
+"""Those that go last, where another command shows them."""
+_FRACTION = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d+Z$")
 # Text from outside must not steer the terminal.
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 _CONTROL_JSON = {code: f"\\u{code:04x}" for code in range(127, 160)}
@@ -133,7 +137,11 @@ def _print_table(items: Sequence[Item], columns: Columns, *, indent: int = 0, cu
 
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     cells = {heading: [_text(_cell(item, source)) for item in items] for heading, source in columns.items()}
-    widths, left_out = _fit(cells, room(), indent, _CUT if cut else _NARROW)
+    available = room()
+    if cut and available:
+        cells = {heading: [_FRACTION.sub(r"\1Z", text) for text in texts] for heading, texts in cells.items()}
+    optional = () if indent else (*_UNIMPORTANT, *(_ELSEWHERE if cut else ()))
+    widths, left_out = _fit(cells, available and available - indent, optional, _CUT if cut else _NARROW)
     for heading, width in widths.items():
         long = _is_long(heading, cells[heading])
         table.add_column(
@@ -147,7 +155,7 @@ def _print_table(items: Sequence[Item], columns: Columns, *, indent: int = 0, cu
 
 
 def _fit(
-    cells: Mapping[str, list[str]], available: int | None, indent: int, narrowest: int
+    cells: Mapping[str, list[str]], available: int | None, optional: Sequence[str], narrowest: int
 ) -> tuple[dict[str, int], list[str]]:
     """How wide columns are, and the headings of those that are left out."""
     from rich.cells import cell_len
@@ -155,13 +163,12 @@ def _fit(
     widths = {heading: max(map(cell_len, (heading, *texts))) for heading, texts in cells.items()}
     if available is None:
         return widths, []
-    available -= indent
     least = {
         heading: min(width, max(narrowest, len(heading))) if _is_long(heading, cells[heading]) else width
         for heading, width in widths.items()
     }
     left_out = []
-    for heading in _UNIMPORTANT:
+    for heading in optional:
         if _needed(least) <= available:
             break
         if heading in least:
@@ -177,7 +184,7 @@ def _fit(
 
 
 def _needed(widths: Mapping[str, int]) -> int:
-    return sum(widths.values()) + _GAP * len(widths)
+    return sum(widths.values()) + _GAP * max(len(widths) - 1, 0)
 
 
 def _is_long(heading: str, texts: Sequence[str]) -> bool:

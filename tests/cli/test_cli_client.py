@@ -547,7 +547,7 @@ def test_tables_in_a_pipe_have_no_colours_and_keep_long_ids_whole(
     assert not any(line != line.rstrip() for line in text.splitlines())
 
 
-@pytest.mark.parametrize("width", [60, 80, 100, 200])
+@pytest.mark.parametrize("width", [70, 80, 100, 200])
 def test_tables_fit_a_terminal_and_ids_stay_whole(
     width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -556,11 +556,11 @@ def test_tables_fit_a_terminal_and_ids_stay_whole(
     event = {
         "cursor": "1042",
         "received_at": "2026-01-01T00:00:00.000Z",
-        "id": "evt_" + "0" * 26,
+        "id": "evt_" + "0" * 32,
         "type": "telegram.message.received",
         "external_id": "telegram:123456",
-        "connection": "con_" + "0" * 26,
-        "payload": {"nothing": None, "chat": {"id": 1}, "long": "x " * 100, "text": "hello"},
+        "connection": "con_" + "0" * 32,
+        "payload": {"nothing": None, "chat": {"id": 1}, "number": 7, "long": "x " * 100, "text": "hello"},
     }
     Output(as_json=False).items([event] * 2, events._COLUMNS, empty="")
     told = capsys.readouterr()
@@ -568,8 +568,9 @@ def test_tables_fit_a_terminal_and_ids_stay_whole(
     assert len(rows) == 2
     for row in rows:
         assert event["id"] in row
-        assert '{"text": "' in row or width == 60
-        assert row.rstrip().endswith("…")
-        assert len(row) <= max(width, 60)
+        assert ('{"text": "he' in row) == (width > 70)
+        assert row.rstrip().endswith("…") == (width > 70)
+        assert len(row) <= width
+    assert ("received" in heading) == (width >= 100)
     assert ("external id" in heading) == (width == 200)
     assert ("external id" in told.err) == (width < 200)
