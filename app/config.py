@@ -102,9 +102,10 @@ class Settings(BaseSettings):
 
 
 def load_settings(**flags: Any) -> Settings:
-    """Settings from the environment; flags that are not None win. Raises StartupError in one line."""
+    """Settings from the environment; flags that are given win, and empty ones, like empty variables, are not.
+    Raises StartupError in one line."""
     try:
-        return Settings(**{name: value for name, value in flags.items() if value is not None})
+        return Settings(**{name: value for name, value in flags.items() if value not in (None, "")})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"

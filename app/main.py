@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 import time
@@ -270,7 +271,7 @@ def _spare_the_collector() -> None:
     itself: full collections of everything imported are what makes acknowledgements late."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
+    gc.set_threshold(20_000, 20, 20)
 
 
 class _Server(uvicorn.Server):
@@ -287,6 +288,7 @@ class _Server(uvicorn.Server):
 async def serve(settings: Settings, ready: Callable[[Platform, str], None]) -> None:
     """Runs until SIGINT or SIGTERM, then stops in order. `ready` is called once requests are accepted."""
     logging_setup.configure(settings.log_level, settings.log_format)
+    os.umask(0o077)  # what is stored is nobody else's business
     listener = bind(settings.host, settings.port)
     url = url_of(listener)
     try:
@@ -310,8 +312,9 @@ async def serve(settings: Settings, ready: Callable[[Platform, str], None]) -> N
         platform.worker,
     )
     # The server hands signals on after its own stop; the default action would end the process before ours.
+    # One that comes before the server listens for them itself stops it all the same.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     _spare_the_collector()
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not (server.started or serving.done()):  # noqa: ASYNC110 - the server offers no event

@@ -45,5 +45,13 @@ def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
     root.setLevel(level.upper())
     # A stream that is still open when the process stops: nothing is wrong, and nobody can do anything.
     handler.addFilter(lambda record: "ASGI callable returned without completing" not in record.getMessage())
-    for noisy in ("httpx2", "httpcore2", "alembic", "uvicorn.error", "uvicorn.access", "asyncio"):
+    for noisy in (
+        "httpx2",
+        "httpcore2",
+        "alembic",
+        "uvicorn.error",
+        "uvicorn.access",
+        "asyncio",
+        "sse_starlette",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -141,7 +141,14 @@ async def call(method: Callable[..., Any], *arguments: Any) -> Any:
             return await method(*arguments)
         result = await _in_a_thread(method, arguments)
         return await result if inspect.isawaitable(result) else result
-    except SystemExit as error:
+    except Exception:
+        raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("The connector cancelled itself.").with_traceback(error.__traceback__) from None
+    except BaseException as error:  # noqa: BLE001 - whatever a connector comes up with
         # It would end the platform, and again at every restart that takes the same work up.
         raise RuntimeError("The connector tried to end the process.").with_traceback(
             error.__traceback__

@@ -371,3 +371,32 @@ async def test_a_connector_that_makes_its_own_client_gets_the_same_honesty(tmp_p
         provider.fault = "reset after effect"
         action = await running.act(connection, "send_note", {"text": "hello"})
         assert (action["state"], action["attempts"][0]["sent"]) == ("unknown", True)
+
+
+async def test_an_action_survives_a_clock_that_is_set_back(tmp_path: Path) -> None:
+    from sqlalchemy import update
+
+    from app.infra.clock import now_ms
+    from app.modules.actions.models import ActionRow
+    from app.modules.actions.service import open_attempt
+
+    async def answer(_: Note) -> None:
+        return None
+
+    async with running_platform(tmp_path, scripted(answer)) as running:
+        connection = (await running.connect("scripted"))["id"]
+        action = await running.act(connection, "do_it", {"text": "x"})
+        worker = running.platform.worker
+
+        def set_back(session: Any) -> None:
+            later = now_ms() + 300
+            session.execute(update(ActionRow).values(state="queued", run_at=later, finished_at=None))
+            assert open_attempt(session, worker.queue, action["id"], "run_x") is None
+
+        await running.platform.database.write(set_back)
+        from tests.support.platform import eventually
+
+        done = await eventually(
+            lambda: running.get(f"/api/v1/actions/{action['id']}"), lambda a: a["state"] == "succeeded"
+        )
+        assert len(done["attempts"]) == 2

@@ -321,3 +321,69 @@ async def test_the_token_header_of_a_credential_is_not_stored(tmp_path: Path) ->
             connection["webhook_url"], content=b"{}", headers={"X-Token": "é".encode()}
         )
         assert non_ascii.status_code == 401
+
+
+@pytest.mark.parametrize(
+    "error", [asyncio.CancelledError(), KeyboardInterrupt(), SystemExit(1), GeneratorExit()]
+)
+async def test_a_connector_cannot_end_or_block_the_platform(tmp_path: Path, error: BaseException) -> None:
+    class Poison(OpenConnector):
+        async def handle_webhook(self, payload: dict[str, Any]) -> Any:
+            if "poison" in payload:
+                raise error
+            return await super().handle_webhook(payload)
+
+    async with running_platform(tmp_path, Poison) as running:
+        url = (await running.connect("open"))["webhook_url"]
+        for content in (b'{"poison": 1}', b'{"id": "good"}'):
+            assert (await running.client.post(url, content=content)).status_code == 200
+        [event] = await running.feed_of(1)
+        assert event["external_id"] == "good"
+        assert sorted(w["state"] for w in await running.settled()) == ["failed", "processed"]
+
+
+async def test_an_event_that_is_none_fails_its_webhook_alone(tmp_path: Path) -> None:
+    class Careless(OpenConnector):
+        async def handle_webhook(self, payload: dict[str, Any]) -> Any:
+            event = await super().handle_webhook({"id": "x"})
+            if "bad" in payload:
+                event.external_id = 42 if payload["bad"] == "id" else "\ud800"
+                event.payload = [] if payload["bad"] == "payload" else {}
+            return event
+
+    async with running_platform(tmp_path, Careless) as running:
+        url = (await running.connect("open"))["webhook_url"]
+        for content in (b'{"bad": "id"}', b'{"bad": "payload"}', b'{"bad": "text"}', b'{"id": "good"}'):
+            assert (await running.client.post(url, content=content)).status_code == 200
+        await running.feed_of(1)
+        codes = [w["reason_code"] for w in reversed(await running.settled())]
+        assert codes == ["not_an_event", "not_an_event", "not_an_event", None]
+
+
+async def test_a_connector_that_changes_its_payload_changes_no_identity(tmp_path: Path) -> None:
+    class Changing(ChatConnector):
+        async def handle_webhook(self, payload: dict[str, Any]) -> Any:
+            event = await super().handle_webhook(dict(payload))
+            payload.clear()
+            return event
+
+    async with running_platform(tmp_path, Changing) as running:
+        url = (await connect_chat(running))["webhook_url"]
+        for text in ("A", "B", "A"):
+            await send(running, url, {"id": "m1", "text": text})
+        await running.settled()
+        assert [e["payload"]["text"] for e in await running.feed()] == ["A", "B"]
+
+
+@pytest.mark.parametrize("upgrade", ["h2c", "websocket"])
+async def test_an_offer_to_upgrade_loses_no_body(tmp_path: Path, upgrade: str) -> None:
+    async with running_platform(tmp_path, OpenConnector) as running:
+        url = (await running.connect("open"))["webhook_url"]
+        answer = await running.client.post(
+            url, content=b'{"id": "1"}', headers={"Connection": "Upgrade", "Upgrade": upgrade}
+        )
+        if answer.status_code == 200:  # the server ignored the offer: then the body is there
+            assert (await running.feed_of(1))[0]["external_id"] == "1"
+        else:
+            assert answer.status_code == 400
+            assert await running.webhooks() == []

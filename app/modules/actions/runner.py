@@ -53,7 +53,7 @@ class ActionRunner:
 
     async def run(self, action_id: str) -> None:
         """Tries one action. Safe to call any number of times: the row says what there is to do."""
-        attempt = await self._database.write(lambda s: open_attempt(s, action_id, self.owner))
+        attempt = await self._database.write(lambda s: open_attempt(s, self._queue, action_id, self.owner))
         if attempt is None:
             return
         outcome = await self._try(attempt)
@@ -126,10 +126,10 @@ def _success(result: object, trace: AttemptTrace) -> Outcome:
         if isinstance(result, BaseModel):
             result = result.model_dump(mode="json")
         stored = orjson.dumps(result).decode()
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001 - a connector's own model may raise anything; the effect has happened
         warning = f"The connector returned a {type(result).__name__}, which is not JSON; it was left out."
         return Outcome(SUCCEEDED, True, warning=warning, status=trace.status)
-    if len(stored) > MAX_RESULT:
+    if len(stored.encode()) > MAX_RESULT:
         warning = f"The result is longer than {MAX_RESULT} bytes; it was left out."
         return Outcome(SUCCEEDED, True, warning=warning, status=trace.status)
     return Outcome(SUCCEEDED, True, result=stored, status=trace.status)

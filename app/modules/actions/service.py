@@ -194,8 +194,9 @@ class OpenAttempt:
     effect: str
 
 
-def open_attempt(session: Session, action_id: str, owner: str) -> OpenAttempt | None:
-    """queued -> running. None if there is nothing to do: it runs already, has ended, or is not due."""
+def open_attempt(session: Session, queue: WorkQueue, action_id: str, owner: str) -> OpenAttempt | None:
+    """queued -> running. None if there is nothing to do: it runs already, or has ended. One that is not due
+    (perhaps because the clock was set back) gets its wake-up again, for when it is."""
     now = now_ms()
     row = session.scalars(
         update(ActionRow)
@@ -205,6 +206,10 @@ def open_attempt(session: Session, action_id: str, owner: str) -> OpenAttempt | 
         .execution_options(synchronize_session=False)
     ).first()
     if row is None:
+        queued = (ActionRow.id == action_id, ActionRow.state == QUEUED)
+        due = session.scalar(select(ActionRow.run_at).where(*queued))
+        if due is not None:
+            queue.put(session, RUN, action_id, due)
         return None
     session.add(Attempt(action_id=row.id, number=row.attempts, owner=owner, state=OPEN, started_at=now))
     return OpenAttempt(row.id, row.attempts, row.connection_id, row.type, row.payload, row.effect)

@@ -23,7 +23,7 @@ ConnectionId = Annotated[
     str | None, Query(alias="connection", max_length=40, description="Only of this connection")
 ]
 
-STREAM_BATCH = 200
+STREAM_BATCH = 20
 STREAM_RECHECK = 15.0
 
 
@@ -81,7 +81,9 @@ async def stream_events(
                     yield ServerSentEvent(
                         id=str(row.seq), event=row.type, data=orjson.dumps(event_json(row)).decode()
                     )
-                if len(rows) < STREAM_BATCH:
+                more = len(rows) == STREAM_BATCH
+                del rows  # a stream that nobody reads any more holds nothing
+                if not more:
                     await news.wait(STREAM_RECHECK)
 
     return EventSourceResponse(follow(), ping=15)

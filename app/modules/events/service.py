@@ -53,12 +53,17 @@ class NewEvent:
     received_at: int
 
 
-def fingerprint_of(item: Any, position: int | None = None) -> bytes:
-    """A digest of an item's content, whatever the order of its keys.
+def canonical(item: Any) -> bytes:
+    """An item's content as bytes, whatever the order of its keys."""
+    return orjson.dumps(item, option=orjson.OPT_SORT_KEYS)
+
+
+def fingerprint_of(content: bytes, position: int | None = None) -> bytes:
+    """A digest of an item's canonical content.
 
     `position` tells apart the events that one `receive` made of the same item.
     """
-    digest = hashlib.blake2b(orjson.dumps(item, option=orjson.OPT_SORT_KEYS), digest_size=16)
+    digest = hashlib.blake2b(content, digest_size=16)
     if position:
         digest.update(position.to_bytes(4, "big"))
     return digest.digest()

@@ -154,7 +154,7 @@ class Instances:
         try:
             settings = model.model_validate(orjson.loads(row.settings)) if model else None
             instance = integration.create(secrets, settings, http)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a connector's constructor raises
+        except BaseException as error:  # noqa: BLE001 - whatever a connector's constructor raises
             # Only the kind of error: what the constructor says may quote a secret.
             raise ConnectionUnusable(
                 f"The connector '{row.integration}' could not be built: {kind_and_place(error)}.",

@@ -2,10 +2,14 @@
 failure of the first hour, and nothing else would show it."""
 
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 PER_CONNECTION = 20
 CONNECTIONS = 10_000
+MOST_HEADERS = 50
+MOST_CHARACTERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +21,11 @@ class Refusal:
     message: str
     headers: tuple[str, ...]
     length: int
+
+
+def outline(names: Iterable[str]) -> tuple[str, ...]:
+    """The names of a request's headers, within bounds: strangers choose them."""
+    return tuple(name[:MOST_CHARACTERS] for name in islice(names, MOST_HEADERS))
 
 
 class Refusals:

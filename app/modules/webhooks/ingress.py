@@ -7,6 +7,7 @@ ever writes it anywhere.
 
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from app.integrations.errors import KeyNeeded, KeyUnavailable, Refused
 from app.integrations.registry import Integration
 from app.integrations.requests import Headers, Reply, WebhookRequest
 from app.modules.integrations.directory import Directory, Endpoint
-from app.modules.integrations.refusals import Refusal, Refusals
+from app.modules.integrations.refusals import Refusal, Refusals, outline
 
 from .keys import FetchedKeys
 from .models import ANSWERING, RECEIVED, WEBHOOK, Webhook
@@ -57,7 +58,7 @@ class Processing(Protocol):
 
 @dataclass
 class Load:
-    """How busy the endpoint is: requests between their first byte and their answer."""
+    """How busy the endpoint is: complete requests that wait for their answer."""
 
     in_flight: int = 0
     answered_at: float = 0.0
@@ -96,20 +97,17 @@ class WebhookIngress:
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
             await self._following(scope, receive, send)
             return
-        self.load.in_flight += 1
-        try:
+        with suppress(_Disconnected):
             await self._serve(scope, receive, send)
-        except _Disconnected:
-            pass
-        finally:
-            self.load.in_flight -= 1
-            self.load.answered_at = time.monotonic()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         key, _, token = scope["path"][len(PREFIX) :].partition("/")
         body = await self._read_body(scope, receive)
         if body is None:
             await _answer(send, 413, close=True)
+            return
+        if not _is_whole(scope, body):
+            await _answer(send, 400, close=True)
             return
         if not token or "/" in token:
             await _answer(send, 404)
@@ -127,7 +125,12 @@ class WebhookIngress:
                 allowed = ", ".join(endpoint.integration.webhook_methods).encode()
                 await _answer(send, 405, headers=[(b"allow", allowed)])
             else:
-                await self._accept(scope, send, body, token, endpoint, endpoint.integration)
+                self.load.in_flight += 1
+                try:
+                    await self._accept(scope, send, body, token, endpoint, endpoint.integration)
+                finally:
+                    self.load.in_flight -= 1
+                    self.load.answered_at = time.monotonic()
         except StorageUnavailable:
             await _answer(send, 503, retry=True)
 
@@ -144,7 +147,7 @@ class WebhookIngress:
         except (Refused, KeyUnavailable) as error:
             self._refusals.add(
                 endpoint.connection_id,
-                Refusal(now_ms(), error.code, str(error), tuple(headers), len(body)),
+                Refusal(now_ms(), error.code, str(error), outline(headers), len(body)),
             )
             ours = isinstance(error, KeyUnavailable)
             await _answer(send, 503 if ours else 401, retry=ours)
@@ -238,6 +241,21 @@ class WebhookIngress:
 async def _give(send: Send, reply: Reply, *headers: tuple[bytes, bytes]) -> None:
     content_type = (b"content-type", reply.content_type.encode("latin-1"))
     await _answer(send, reply.status, reply.body, headers=[*headers, content_type])
+
+
+def _is_whole(scope: Scope, body: bytes) -> bool:
+    """Whether the body is what the sender declared. A server that is asked to upgrade the protocol may stop
+    reading: what it then hands on must not be taken for the webhook."""
+    declared = None
+    upgrade = False
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            declared = value
+        elif name == b"upgrade":
+            upgrade = True
+    if declared is None:
+        return not upgrade
+    return declared.isdigit() and int(declared[:20]) == len(body)
 
 
 async def _answer(

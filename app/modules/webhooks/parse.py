@@ -14,7 +14,7 @@ from app.integrations.base import BaseIntegration, call
 from app.integrations.errors import InboundError
 from app.integrations.models import Event
 from app.integrations.requests import Reply, WebhookRequest
-from app.modules.events.service import NewEvent, fingerprint_of
+from app.modules.events.service import NewEvent, canonical, fingerprint_of
 
 log = structlog.get_logger()
 
@@ -70,18 +70,23 @@ async def parse(
             parsed.fail(Failure(error.code, str(error)))
             return parsed
         items = [request.body.hex()]
+    # Taken before the call: a connector may change what it is given.
+    fingerprinted = not all(spec.unique_id for spec in instance.events)
     if _by_item(instance):
         for index, item in enumerate(items):
+            content = canonical(item) if fingerprinted else b""
             try:
                 event = await watchdog.run(call(instance.handle_webhook, item))
-                parsed.events.append(_new_event(instance, event, index, origin, (item,)))
+                parsed.events.append(_new_event(instance, event, index, origin, content, None))
             except Exception as error:  # noqa: BLE001 - an edge: a connector's fault fails this item only
                 where = f"item {index}: " if len(items) > 1 else ""
                 parsed.fail(_failure(error, where, origin, watchdog.seconds))
         return parsed
+    content = canonical(items[0] if len(items) == 1 else items) if fingerprinted else b""
     try:
         made = await watchdog.run(call(instance.receive, request))
         if isinstance(made, Reply):
+            _check_reply(made)
             if not inline and instance.reply_within is None:
                 raise InboundError(
                     "reply_too_late",
@@ -92,8 +97,7 @@ async def parse(
             parsed.reply = made if inline else None
             made = list(made.events)
         for index, event in enumerate(_as_list(made)):
-            whole = (items[0] if len(items) == 1 else items, index)
-            parsed.events.append(_new_event(instance, event, index, origin, whole))
+            parsed.events.append(_new_event(instance, event, index, origin, content, index))
     except Exception as error:  # noqa: BLE001 - an edge: see above
         parsed.events.clear()
         parsed.reply = None
@@ -105,6 +109,39 @@ def _by_item(instance: BaseIntegration) -> bool:
     return type(instance).receive is BaseIntegration.receive
 
 
+def _check_event(event: Event) -> None:
+    """Looks at what a connector assigned to an Event afterwards, or constructed without validation."""
+    try:
+        identifier = event.external_id
+        valid = isinstance(event.type, str) and isinstance(event.payload, dict)
+        if identifier is not None:
+            valid = valid and isinstance(identifier, str) and len(identifier.encode()) <= 2048
+            valid = valid and "\0" not in identifier
+    except (AttributeError, UnicodeEncodeError):
+        valid = False
+    if not valid:
+        raise InboundError(
+            "not_an_event",
+            "The connector's Event is not valid: type is a string, external_id one or None, payload a dict.",
+        )
+
+
+def _check_reply(reply: Reply) -> None:
+    valid = (
+        isinstance(reply.body, bytes)
+        and isinstance(reply.status, int)
+        and 200 <= reply.status <= 599
+        and isinstance(reply.content_type, str)
+        and reply.content_type.isascii()
+        and reply.content_type.isprintable()
+    )
+    if not valid:
+        raise InboundError(
+            "not_a_reply",
+            "The connector's Reply is not valid: body is bytes, status 200 to 599, content_type plain ASCII.",
+        )
+
+
 def _as_list(made: Any) -> list[Any]:
     if made is None:
         return []
@@ -112,13 +149,19 @@ def _as_list(made: Any) -> list[Any]:
 
 
 def _new_event(
-    instance: BaseIntegration, event: Any, index: int, origin: Origin, content: tuple[Any, ...]
+    instance: BaseIntegration,
+    event: Any,
+    index: int,
+    origin: Origin,
+    content: bytes,
+    position: int | None,
 ) -> NewEvent:
     if not isinstance(event, Event):
         raise InboundError(
             "not_an_event",
             f"The connector returned a {type(event).__name__}; it has to return an Event.",
         )
+    _check_event(event)
     spec = instance.event_spec(event.type)
     if spec is None:
         raise InboundError(
@@ -144,7 +187,7 @@ def _new_event(
         external_id=event.external_id,
         unique_id=spec.unique_id,
         payload=payload,
-        fingerprint=b"" if event.external_id is None or spec.unique_id else fingerprint_of(*content),
+        fingerprint=b"" if event.external_id is None or spec.unique_id else fingerprint_of(content, position),
         received_at=origin.received_at or now_ms(),
     )
 

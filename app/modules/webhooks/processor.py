@@ -12,6 +12,7 @@ and pauses between them, because senders time out and the backlog does not.
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -56,6 +57,9 @@ YIELD_RATIO = 10.0
 """Seconds of pause per second of work while acknowledgements are being given."""
 
 STORAGE_PAUSE = 1.0
+
+PATIENCE = 0.25
+"""Seconds after which what is done of a portion is settled, while a slow handler has the rest."""
 
 
 class Processor:
@@ -120,8 +124,8 @@ class Processor:
         except (ConnectionUnusable, NotFound) as error:
             parsed = _unusable(error)
         try:
-            await self._database.write(lambda session: settle(session, [_settled(row, parsed)]))
-        except StorageUnavailable:
+            await self._settle([_settled(row, parsed)])
+        except BaseException:
             self._unanswered.add(webhook_id)
             raise
         return parsed.reply
@@ -154,8 +158,7 @@ class Processor:
         """Processes one portion of one connection, then lets the next in."""
         try:
             began = time.monotonic()
-            batch = await self._parse_all(connection_id, rows)
-            await self._database.write(lambda session: settle(session, batch))
+            await self._process(connection_id, rows)
             if self._busy():
                 await asyncio.sleep((time.monotonic() - began) * YIELD_RATIO)
         except StorageUnavailable:
@@ -167,13 +170,42 @@ class Processor:
             del self._lanes[connection_id]
             self.stored(connection_id)  # there may be more; an empty look takes it off the list
 
-    async def _parse_all(self, connection_id: str, rows: list[Waiting]) -> list[Settled]:
+    async def _process(self, connection_id: str, rows: list[Waiting]) -> None:
+        batch: list[Settled] = []
+        settled_at = time.monotonic()
         try:
             async with self._instances.lease(connection_id) as lease:
                 with Watchdog(self._timeout) as watchdog:
-                    return [_settled(row, await self._parse(lease, row, watchdog)) for row in rows]
+                    for row in rows:
+                        batch.append(_settled(row, await self._parse(lease, row, watchdog)))
+                        if time.monotonic() - settled_at > PATIENCE:
+                            await self._settle(batch)
+                            batch, settled_at = [], time.monotonic()
         except (ConnectionUnusable, NotFound) as error:
-            return [_settled(row, _unusable(error)) for row in rows]
+            batch = [_settled(row, _unusable(error)) for row in rows]
+        await self._settle(batch)
+
+    async def _settle(self, batch: list[Settled]) -> None:
+        """Stores what became of the webhooks: together, or if that fails one by one, so that one which cannot
+        be stored does not keep the others waiting for ever."""
+        try:
+            await self._database.write(lambda session: settle(session, batch))
+        except StorageUnavailable:
+            raise
+        except Exception:
+            log.exception("settling_failed", webhooks=len(batch))
+            for one in batch:
+                await self._settle_alone(one)
+
+    async def _settle_alone(self, one: Settled) -> None:
+        try:
+            await self._database.write(lambda session: settle(session, [one]))
+        except StorageUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, this webhook has to leave the line
+            message = f"Its events could not be stored ({type(error).__name__})."
+            failed = replace(one, events=(), failure=Failure("not_storable", message))
+            await self._database.write(lambda session: settle(session, [failed]))
 
     async def _parse(self, lease: Lease, row: Waiting, watchdog: Watchdog, *, inline: bool = False) -> Parsed:
         request = request_of(row, lease.integration.connector.body, self._base_url())
