@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 from pydantic import BaseModel, ValidationError
 
-from app.integrations.base import BaseIntegration
+from app.integrations.base import BaseIntegration, TriedToEnd
 from app.integrations.errors import InboundError, KeyUnavailable, Refused
 from app.integrations.requests import WebhookRequest
 
@@ -251,10 +251,10 @@ async def _handled(instance: BaseIntegration, request: WebhookRequest) -> _Probl
         return _Problem(_SLOW, _shown(request), "TimeoutError", "contract")
     except BadEvent as error:
         return _Problem(str(error), _shown(request), "Event")
+    except TriedToEnd as error:
+        return _raised("it", error.original, type(instance), request, "contract")
     except Exception as error:  # noqa: BLE001 - the question is what a connector raises
         return _raised("it", error, type(instance), request)
-    except BaseException as error:  # noqa: BLE001 - this would end the platform
-        return _raised("it", error, type(instance), request, "contract")
     return None
 
 

@@ -150,9 +150,16 @@ async def call(method: Callable[..., Any], *arguments: Any) -> Any:
         raise RuntimeError("The connector cancelled itself.").with_traceback(error.__traceback__) from None
     except BaseException as error:  # noqa: BLE001 - whatever a connector comes up with
         # It would end the platform, and again at every restart that takes the same work up.
-        raise RuntimeError("The connector tried to end the process.").with_traceback(
-            error.__traceback__
-        ) from None
+        raise TriedToEnd(error) from None
+
+
+class TriedToEnd(RuntimeError):
+    """A connector raised what would end the process: SystemExit, KeyboardInterrupt or the like."""
+
+    def __init__(self, original: BaseException) -> None:
+        super().__init__(f"The connector tried to end the process ({type(original).__name__}).")
+        self.original = original
+        self.__traceback__ = original.__traceback__
 
 
 _is_coroutine_function = lru_cache(maxsize=4096)(inspect.iscoroutinefunction)

@@ -166,9 +166,10 @@ def test_every_parameter_of_a_declaration_is_described(declared: type) -> None:
 
 
 def test_every_check_part_and_body_is_described() -> None:
-    for module, protocols in ((verification, {"Verification"}), (bodies, {"Body"})):
-        for name, value in vars(module).items():
-            if isinstance(value, type) and value.__module__ == module.__name__ and name not in protocols:
+    for module, protocols in ((verification, {"Verification", "Part"}), (bodies, {"Body"})):
+        offered = {name: value for name, value in vars(module).items() if name in module.__all__}
+        for name, value in offered.items():
+            if isinstance(value, type) and name not in protocols:
                 assert re.search(rf"`{name}\(", CONTRACT), f"{module.__name__}.{name}"
     for name in inspect.signature(verification.Hmac).parameters:
         assert f"`{name}`" in CONTRACT, name
@@ -186,8 +187,9 @@ def test_every_error_of_the_contract_is_described() -> None:
 
 def test_every_registration_error_is_described() -> None:
     reasons = set()
-    for module in ("registry", "verification"):
-        tree = ast.parse((ROOT / "app" / "integrations" / f"{module}.py").read_text())
+    contract = ROOT / "app" / "integrations"
+    for path in (contract / "registry.py", *sorted((contract / "verification").glob("*.py"))):
+        tree = ast.parse(path.read_text())
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             name = getattr(call.func, "id", "")
             if name == "DeclarationError" or (name == "Broken" and len(call.args) == 3):
@@ -214,8 +216,11 @@ def test_every_code_of_a_refusal_failure_and_outcome_is_described() -> None:
     modules = ROOT / "app" / "modules"
     missing = []
     for path, page in (
-        (contract / "verification.py", webhooks),
-        (contract / "bodies.py", webhooks),
+        *((path, webhooks) for path in sorted((contract / "verification").glob("*.py"))),
+        *((path, webhooks) for path in sorted((contract / "bodies").glob("*.py"))),
+        (contract / "handshakes.py", webhooks),
+        (modules / "webhooks" / "ingress.py", webhooks),
+        (modules / "webhooks" / "processor.py", webhooks),
         (contract / "base.py", webhooks),
         (modules / "webhooks" / "parse.py", webhooks),
         (modules / "integrations" / "instances.py", webhooks),
