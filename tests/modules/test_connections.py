@@ -597,8 +597,8 @@ async def test_a_disabled_connection_is_registered_when_it_is_enabled(tmp_path: 
         (Unavailable("The provider answered 503.", retry_after=0.05), "The provider answered 503."),
         (RateLimited("Later.", retry_after=0.05), "Later."),
         (Unavailable("It does not know t-1234567."), "It does not know ***."),
-        (RuntimeError("with t-1234567"), "The connector failed with RuntimeError."),
-        (SystemExit("with t-1234567"), "The connector failed with RuntimeError."),
+        (RuntimeError("with t-1234567"), "The connector failed with TriedToEnd."),
+        (SystemExit("with t-1234567"), "The connector failed with TriedToEnd."),
     ],
 )
 async def test_an_outage_at_the_provider_is_shown_and_tried_again(

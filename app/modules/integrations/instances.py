@@ -60,7 +60,8 @@ class Instances:
         self._current: dict[str, Lease] = {}
         self._checked: set[str] = set()
         self._building: dict[str, asyncio.Lock] = {}
-        database.signals.listen(CHANGED, self._checked.clear)
+        self._generation = 0
+        database.signals.listen(CHANGED, self._forget)
 
     @asynccontextmanager
     async def lease(self, connection_id: str) -> AsyncIterator[Lease]:
@@ -99,14 +100,19 @@ class Instances:
         async with self._building.setdefault(connection_id, asyncio.Lock()):
             if connection_id in self._checked and (lease := self._current.get(connection_id)):
                 return lease
-            self._checked.add(connection_id)  # first: a change during the read takes it out again
+            generation = self._generation
             try:
                 lease = await self._load(connection_id)
             except BaseException:
-                self._checked.discard(connection_id)
                 await self._retire(connection_id)
                 raise
+            if generation == self._generation:  # nothing has changed since the read began
+                self._checked.add(connection_id)
         return lease
+
+    def _forget(self) -> None:
+        self._checked.clear()
+        self._generation += 1
 
     async def _load(self, connection_id: str) -> Lease:
         def unit(session: Session) -> tuple[Connection, dict[str, str], list[str]]:
