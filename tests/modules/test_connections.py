@@ -597,7 +597,7 @@ async def test_a_disabled_connection_is_registered_when_it_is_enabled(tmp_path: 
         (Unavailable("The provider answered 503.", retry_after=0.05), "The provider answered 503."),
         (RateLimited("Later.", retry_after=0.05), "Later."),
         (Unavailable("It does not know t-1234567."), "It does not know ***."),
-        (RuntimeError("with t-1234567"), "The connector failed with TriedToEnd."),
+        (RuntimeError("with t-1234567"), "The connector failed with RuntimeError."),
         (SystemExit("with t-1234567"), "The connector failed with TriedToEnd."),
     ],
 )
