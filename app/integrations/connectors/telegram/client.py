@@ -14,9 +14,10 @@ import httpx2
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from app.integrations.errors import AuthenticationFailed, ProviderError, RateLimited, Rejected, Unavailable
+from app.integrations.files import FileUpload
 from app.integrations.http import ConnectorHttp, error_for_status
 
-from .schemas import FileInfo, FileUpload, SentMessage
+from .schemas import FileInfo, SentMessage
 
 T = TypeVar("T")
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from app.integrations.base import BaseIntegration
 from app.integrations.errors import InvalidBody, Rejected
+from app.integrations.files import FileUpload
 from app.integrations.http import ConnectorHttp
 from app.integrations.models import Event
 from app.integrations.specs import ActionSpec, EventSpec, PollSpec, SecretSpec
@@ -14,7 +15,7 @@ from app.integrations.verification import StaticToken
 
 from . import schemas
 from .client import TelegramClient
-from .schemas import FileUpload, SendMessage, TelegramSettings
+from .schemas import SendMessage, TelegramSettings
 
 M = TypeVar("M", bound=BaseModel)
 
