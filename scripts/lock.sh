@@ -11,3 +11,6 @@ compile() {
 }
 compile pyproject.toml -o requirements.lock
 compile pyproject.toml --extra dev -o requirements-dev.lock
+# On top of the above, for the targets that need them.
+compile pyproject.toml --extra emulators -c requirements-dev.lock -o requirements-emulators.lock
+compile pyproject.toml --extra torture -c requirements-dev.lock -o requirements-torture.lock
