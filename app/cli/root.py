@@ -16,7 +16,9 @@ from .output import complain, sentence
 LOCAL = {
     "serve": ("serve", "app", "Run the platform."),
     "demo": ("demo", "app", "See the main job done, against a local Telegram."),
+    "dev": ("dev", "app", "Run the platform while you write a connector, and see what each change does."),
     "twin": ("twin", "app", "Run a local stand-in for a provider, and give it orders."),
+    "new": ("new", "app", "Write a new connector, complete with tests and a stand-in."),
     "check": ("check", "app", "Check connectors against the contract."),
     "config": ("config", "app", "Show the settings and where they come from."),
     "migrate": ("storage", "migrate_app", "Bring the database up to date."),
