@@ -28,7 +28,9 @@ _TOKEN = re.compile(
     r"\b(?:(?:sk|pk|rk)_(?:live|test)_|whsec_|xox[abeoprs]-|gh[pousr]_|github_pat_|glpat-|shp(?:at|ss)_|AKIA|AIza"
     r"|ya29\.|eyJ)[\w.~+/=-]{6,}|(?i:\b(?:bearer|basic) )[\w.~+/=-]{8,}"
 )
-_IN_URL = re.compile(r"(?<=[?&])(?P<name>[\w.-]{1,60})=[^&#\s\"'<>]+|(?<=://)[^/?#@\s\"'<>]+:[^/?#@\s\"'<>]+(?=@)")
+_IN_URL = re.compile(
+    r"(?<=[?&])(?P<name>[\w.-]{1,60})=[^&#\s\"'<>]+|(?<=://)[^/?#@:\s\"'<>]+:[^/?#@\s\"'<>]+(?=@)"
+)
 """A parameter, or the user and password before a host."""
 _BETWEEN_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[^A-Za-z0-9]+")
 

@@ -260,7 +260,7 @@ def test_a_distribution_does_not_take_a_key_that_is_there(
 @pytest.mark.parametrize(
     ("source", "reason", "remedy"),
     [
-        ("def broken(:\n", "SyntaxError", "restart"),
+        ("def broken(:\n", "SyntaxError", "connector.py:1"),
         ("x = 1\n\nraise ValueError('no\\nway')", "ValueError: no way", "connector.py:3"),
         ("import a_module_that_is_not_there", "ModuleNotFoundError", "Install 'a_module_that_is_not_there'"),
         ("from .client import Client", "ModuleNotFoundError", "Add client.py"),
