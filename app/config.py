@@ -59,6 +59,13 @@ class Settings(BaseSettings):
     action_concurrency: Annotated[int, Field(ge=1)] = Field(
         default=32, description="Actions that run at the same time"
     )
+    action_attempts: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=20, description="Tries of an action that provably did not happen or may be repeated"
+    )
+    action_lifetime: Annotated[float, Field(gt=0)] = Field(
+        default=24 * 3600.0,
+        description="Seconds after an action is due in which a try may begin, unless it has its own deadline",
+    )
     retention_days: Annotated[int, Field(ge=1)] = Field(
         default=30, description="Days that webhooks and events are kept"
     )

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from app.config import Settings
 from app.errors import StartupError
+from app.infra import failpoints
 from app.infra import log as logging_setup
 from app.infra.crypto import decode_master_key, master_key_from_file, write_private
 from app.infra.db import Database
@@ -30,6 +31,7 @@ from app.modules.access.router import router as access_router
 from app.modules.access.service import NewKey, first_admin_key
 from app.modules.actions.router import router as actions_router
 from app.modules.actions.runner import ActionRunner
+from app.modules.actions.schedule import Schedule
 from app.modules.events.router import router as events_router
 from app.modules.integrations.directory import Directory
 from app.modules.integrations.instances import Instances
@@ -131,6 +133,7 @@ async def _open(
         raise
 
     queue = EmbeddedQueue(database, concurrency=settings.action_concurrency)
+    schedule = Schedule(settings.action_attempts, settings.action_lifetime)
     read_only = settings.secret_store == "environment"  # noqa: S105 - where they live, not what they are
     store = EnvironmentSecrets() if read_only else DatabaseSecrets(keys)
     connections = Connections(registry, store, keys, queue)
@@ -152,6 +155,7 @@ async def _open(
         database=database,
         registry=registry,
         queue=queue,
+        schedule=schedule,
         connections=connections,
         instances=instances,
         refusals=refusals,
@@ -179,7 +183,9 @@ async def _open(
             public_url=settings.public_url,
             handler_timeout=settings.handler_timeout,
         ),
-        runner=ActionRunner(database, instances, queue, timeout=settings.action_timeout),
+        runner=ActionRunner(
+            database, registry, instances, queue, schedule=schedule, timeout=settings.action_timeout
+        ),
         registration=Registration(database, connections, instances, settings.public_url),
     )
     await database.write(lambda session: sync_catalogue(session, registry))
@@ -288,6 +294,8 @@ class _Server(uvicorn.Server):
 async def serve(settings: Settings, ready: Callable[[Platform, str], None]) -> None:
     """Runs until SIGINT or SIGTERM, then stops in order. `ready` is called once requests are accepted."""
     logging_setup.configure(settings.log_level, settings.log_format)
+    if armed := failpoints.arm(os.environ):
+        log.warning("failpoint_armed", point=armed)
     os.umask(0o077)  # what is stored is nobody else's business
     listener = bind(settings.host, settings.port)
     url = url_of(listener)

@@ -12,8 +12,9 @@ from app.errors import StorageUnavailable
 from app.infra.clock import DAY_MS, now_ms
 from app.infra.db import Database
 from app.infra.queue import EmbeddedQueue
+from app.modules.actions.gates import RUN
 from app.modules.actions.runner import ActionRunner
-from app.modules.actions.service import RUN, prune_actions
+from app.modules.actions.service import prune_actions
 from app.modules.events.service import prune_events, prune_identities
 from app.modules.integrations.registration import Registration
 from app.modules.integrations.service import REGISTER, REMOVE
@@ -57,6 +58,7 @@ class Worker:
         for name, loop in (
             ("processor", self.processor.run),
             ("poller", self.poller.run),
+            ("actions", self.runner.sweep),
             ("queue", lambda: self.queue.run(handlers)),
             ("retention", self._prune_forever),
         ):

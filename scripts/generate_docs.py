@@ -31,6 +31,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "cannot_be_cancelled": (409, "Only a queued action can be cancelled."),
     "cannot_be_resolved": (409, "Only an unknown action can be resolved."),
     "cannot_be_retried": (409, "Only an action that failed, is unknown or was cancelled can be retried."),
+    "deadline_passed": (422, "The deadline is over, or before run_at: give a later one, or leave it out."),
     "connection_disabled": (409, "The connection is disabled: enable it first."),
     "integration_unavailable": (409, "The connector is gone or broken: `GET /api/v1/integrations` says why."),
     "key_in_use": (409, "A key cannot revoke itself."),
@@ -59,7 +60,7 @@ ROUTE_PROBLEMS: dict[str, Sequence[str]] = {
         *("unknown_secret", "empty_secret", "secrets_read_only", "integration_unavailable"),
     ),
     "POST /api/v1/connections/{connection_id}/actions": (
-        *("unknown_action", "invalid_payload", "idempotency_key_reused"),
+        *("unknown_action", "invalid_payload", "idempotency_key_reused", "deadline_passed"),
         *("connection_disabled", "integration_unavailable"),
     ),
     "POST /api/v1/actions/{action_id}/cancel": ("cannot_be_cancelled",),

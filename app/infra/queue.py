@@ -18,6 +18,7 @@ from app.errors import StorageUnavailable
 
 from .clock import now_ms
 from .db import Base, Database, signal
+from .failpoints import failpoint
 
 log = structlog.get_logger()
 
@@ -98,12 +99,15 @@ class EmbeddedQueue:
 
     async def _settle_and_claim(self, free: int) -> "_Claim":
         settled, self._settled = self._settled, _Settled([], [])
+        failpoint("queue.before_claim")
         try:
-            return await self._database.write(_settle_and_claim(settled, free))
+            claim = await self._database.write(_settle_and_claim(settled, free))
         except StorageUnavailable:
             self._settled.done += settled.done
             self._settled.failed += settled.failed
             raise
+        failpoint("queue.after_claim")
+        return claim
 
     async def _handle(
         self, handlers: Mapping[str, Handler], seq: int, kind: str, ref: str, wake: Callable[[], None]

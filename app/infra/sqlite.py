@@ -27,6 +27,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 from app.errors import StartupError, StorageUnavailable
 
 from .db import Append, Database, Unit, multi_row_inserts, signals_of
+from .failpoints import failpoint
 
 T = TypeVar("T")
 
@@ -209,6 +210,8 @@ class SqliteDatabase(Database):
                 for job in batch:
                     if isinstance(job, _UnitJob):
                         outcomes.append(self._run_unit(connection, job, topics))
+                failpoint("sqlite.before_commit")
+            failpoint("sqlite.after_commit")
         except Exception as error:  # noqa: BLE001 - whatever happened, every waiter must hear of it
             failure = _as_storage_error(error)
             return [(job.future, None, failure) for job in batch], set()

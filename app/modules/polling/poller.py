@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from app.errors import NotFound, StorageUnavailable, TrunklineError
 from app.infra.clock import now_ms
 from app.infra.db import Database, Subscription
+from app.infra.failpoints import failpoint
 from app.infra.ids import new_id
 from app.infra.place import kind_and_place
 from app.infra.watchdog import Watchdog
@@ -146,7 +147,9 @@ class Poller:
         rows = [self._row(lease, item, received_at) for item in items]
         with Watchdog(self._timeout) as watchdog:
             parsed = [await self._parse(lease, row, watchdog) for row in rows]
+        failpoint("poll.before_store")
         await self._database.write(_store(key, rows, parsed, following))
+        failpoint("poll.after_store")
         return bool(items)
 
     def _row(self, lease: Lease, item: Any, received_at: int) -> Webhook:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from app.errors import StorageUnavailable
 from app.infra.clock import now_ms
 from app.infra.db import Append, Database, table_of
+from app.infra.failpoints import failpoint
 from app.infra.ids import new_id
 from app.integrations.base import BaseIntegration
 from app.integrations.errors import KeyNeeded, KeyUnavailable, Refused
@@ -178,12 +179,14 @@ class WebhookIngress:
             self._processing.stored(endpoint.connection_id)
         else:
             reply = await self._processing.answer(webhook_id, connector.reply_within)
+        failpoint("webhook.before_acknowledgement")
         identified = (b"trunkline-webhook-id", webhook_id.encode())
         if reply is None:
             await send({"type": "http.response.start", "status": 200, "headers": [_EMPTY, identified]})
             await send(_NO_BODY)
         else:
             await _give(send, reply, identified)
+        failpoint("webhook.after_acknowledgement")
 
     async def _judge(
         self, request: WebhookRequest, endpoint: Endpoint, connector: type[BaseIntegration]

@@ -18,6 +18,7 @@ import structlog
 
 from app.errors import NotFound, StorageUnavailable
 from app.infra.db import Database
+from app.infra.failpoints import failpoint
 from app.infra.watchdog import Watchdog
 from app.integrations.requests import Reply
 from app.modules.integrations.instances import ConnectionUnusable, Instances, Lease
@@ -188,6 +189,7 @@ class Processor:
     async def _settle(self, batch: list[Settled]) -> None:
         """Stores what became of the webhooks: together, or if that fails one by one, so that one which cannot
         be stored does not keep the others waiting for ever."""
+        failpoint("processor.before_settle")
         try:
             await self._database.write(lambda session: settle(session, batch))
         except StorageUnavailable:
@@ -196,6 +198,7 @@ class Processor:
             log.exception("settling_failed", webhooks=len(batch))
             for one in batch:
                 await self._settle_alone(one)
+        failpoint("processor.after_settle")
 
     async def _settle_alone(self, one: Settled) -> None:
         try:
