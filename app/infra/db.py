@@ -53,7 +53,8 @@ class Database(ABC):
         """Runs the unit in a transaction and returns when it is on disk.
 
         What the unit raises is raised here, and nothing of the unit remains.
-        Raises StorageUnavailable if it cannot be made durable.
+        Raises StorageUnavailable if it cannot be made durable, or if nobody can tell whether it was. A unit
+        may be run more than once before it is committed, so it has no effect but on the session.
         """
 
     @abstractmethod
@@ -139,6 +140,10 @@ class Signals:
                 listener()
             for subscription in self._subscriptions.get(topic, ()):
                 subscription.wake()
+
+    def send_all(self) -> None:
+        """Wakes everybody: nobody knows what was missed."""
+        self.send({*self._listeners, *self._subscriptions})
 
     def listen(self, topic: str, listener: Callable[[], None]) -> None:
         """Calls `listener` at every wake-up, before those who wrote hear that they have (for caches)."""
