@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.postgres import PostgresServer
+from tests.support.storage import on_postgres
 
 # A developer's own settings and proxies must not reach the tests.
 for name in [n for n in os.environ if n.startswith("TRUNKLINE_") or n.lower().endswith("_proxy")]:
@@ -23,6 +24,16 @@ def postgres() -> Iterator[PostgresServer]:
     server = PostgresServer()
     yield server
     server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def every_storage(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Runs the test once for each database that the platform can work on."""
+    if request.param == "sqlite":
+        yield
+    else:
+        with on_postgres(request.getfixturevalue("postgres")):
+            yield
 
 
 @pytest.fixture

@@ -288,6 +288,9 @@ class PostgresDatabase(Database):
 
         return append
 
+    def tell(self, topics: set[str]) -> None:
+        self._link.tell(topics)
+
     def announce(self, topics: set[str]) -> None:
         """Wakes the subscribers here and on the other nodes."""
         if topics:

