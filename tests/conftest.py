@@ -37,6 +37,8 @@ def every_storage(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def empty_postgres(postgres: PostgresServer) -> str:
+def empty_postgres(postgres: PostgresServer) -> Iterator[str]:
     """The URL of an empty database."""
-    return postgres.create_database()
+    url = postgres.create_database()
+    yield url
+    postgres.drop_database(url)

@@ -118,10 +118,7 @@ class PgQueuerQueue:
         Raises StorageUnavailable when PostgreSQL cannot be reached; call it again then.
         """
         self._late = False
-        try:
-            driver = _Driver(await self._connected(), self._signals)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise _unavailable(error) from error
+        driver = _Driver(await self._connected(), self._signals)
         manager = QueueManager(_Queries(driver), channel=SCHEMA.channel)
         for kind, handler in handlers.items():
             manager.entrypoint(kind, accepts_context=False)(self._entrypoint(handler))
@@ -145,7 +142,8 @@ class PgQueuerQueue:
             manager.shutdown.set()
         fault = driver.lost.result() if driver.lost.done() else loop.exception()
         if isinstance(fault, OSError | asyncpg.PostgresError | asyncpg.InterfaceError):
-            raise _unavailable(fault) from fault
+            words = f"The work queue cannot reach the database ({reason_of(fault)})."
+            raise StorageUnavailable(words) from fault
         raise fault or RuntimeError("PgQueuer's loop ended by itself.")
 
     async def drain(self, timeout: float) -> None:
@@ -219,10 +217,6 @@ class PgQueuerQueue:
 async def _wait(tasks: "set[asyncio.Task[None]]", timeout: float) -> "set[asyncio.Task[None]]":
     """Those that have not ended in time."""
     return (await asyncio.wait(tasks, timeout=timeout))[1] if tasks else set()
-
-
-def _unavailable(error: BaseException) -> StorageUnavailable:
-    return StorageUnavailable(f"The work queue cannot reach the database ({reason_of(error)}).")
 
 
 # In the caller's transaction. What is put waits for the commit (of its savepoint, if it has one), so that

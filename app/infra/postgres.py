@@ -640,6 +640,7 @@ class _Link:
 
     async def _connect(self) -> Link:
         connection = await connect(self._url)
+        connection.add_termination_listener(lambda _: self._news.set())
         await connection.add_listener(CHANNEL, self._on_notice)
         self._connection = connection
         return connection
@@ -679,11 +680,11 @@ class _Link:
                     await self._news.wait()
             except TimeoutError:
                 await self.ask("SELECT 1")
-            else:
-                await self._send()
-                await asyncio.sleep(NOTICE_PAUSE)
             if connection.is_closed():
                 raise ConnectionResetError
+            if self._news.is_set():
+                await self._send()
+                await asyncio.sleep(NOTICE_PAUSE)
 
     async def _send(self) -> None:
         self._news.clear()

@@ -29,6 +29,10 @@ class PostgresStorage:
             self._urls[folder] = self._server.create_database(template=self._server.migrated())
         return self._urls[folder]
 
+    def drop(self) -> None:
+        for url in self._urls.values():
+            self._server.drop_database(url)
+
 
 _chosen: PostgresStorage | None = None
 
@@ -52,4 +56,5 @@ def on_postgres(server: PostgresServer) -> Iterator[None]:
     try:
         yield
     finally:
+        _chosen.drop()
         _chosen = None
