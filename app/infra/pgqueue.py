@@ -18,7 +18,7 @@ Three things of PgQueuer are not used as they come:
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -101,6 +101,8 @@ class PgQueuerQueue:
         self._loops: set[asyncio.Task[None]] = set()
         """PgQueuer's loops: the one that `run` is at, and earlier ones whose handlers still run."""
         self._calls: dict[JobId, asyncio.Task[bool]] = {}
+        """Those that run, and those that have succeeded until that is noted: after a pause of the event loop
+        PgQueuer delivers both again, and one call answers for all."""
         self._late = False
 
     def put(self, session: Session, kind: str, ref: str, not_before: int = 0) -> None:
@@ -119,7 +121,7 @@ class PgQueuerQueue:
         """
         self._late = False
         driver = _Driver(await self._connected(), self._signals)
-        manager = QueueManager(_Queries(driver), channel=SCHEMA.channel)
+        manager = QueueManager(_Queries(driver, self._noted), channel=SCHEMA.channel)
         for kind, handler in handlers.items():
             manager.entrypoint(kind, accepts_context=False)(self._entrypoint(handler))
         batch = max(1, self._concurrency // 2)  # PgQueuer wants room for two batches
@@ -190,18 +192,20 @@ class PgQueuerQueue:
     def _entrypoint(self, handler: Handler) -> Any:
         async def called(job: Job) -> None:
             call = self._calls.get(job.id)
-            if call is None:  # else it is delivered again while it runs: one call answers for both
-                call = asyncio.create_task(self._call(handler, job))
-                self._calls[job.id] = call
-                call.add_done_callback(lambda _: self._calls.pop(job.id))
+            if call is None:
+                call = self._calls[job.id] = asyncio.create_task(self._call(handler, job))
             # The handler is not this task: PgQueuer never sees it cancelled, nor what it raises.
             await asyncio.wait((call,))
-            if call.cancelled() and self._late:
-                raise RetryRequested(timedelta(0))
-            if call.cancelled() or not call.result():
-                raise RetryRequested(timedelta(milliseconds=retry_pause(job.attempts + 1)))
+            if not call.cancelled() and call.result():
+                return
+            self._noted(job)
+            late = call.cancelled() and self._late
+            raise RetryRequested(timedelta(milliseconds=0 if late else retry_pause(job.attempts + 1)))
 
         return called
+
+    def _noted(self, job: Job) -> None:
+        self._calls.pop(job.id, None)
 
     async def _call(self, handler: Handler, job: Job) -> bool:
         ref = (job.payload or b"").decode()
@@ -301,10 +305,11 @@ class _Driver(AsyncpgPoolDriver):
 
 
 class _Queries(Queries):
-    def __init__(self, driver: _Driver) -> None:
+    def __init__(self, driver: _Driver, noted: Callable[[Job], None]) -> None:
         super().__init__(
             driver, QueryBuilderEnvironment(SCHEMA), QueryQueueBuilder(SCHEMA), QuerySchedulerBuilder(SCHEMA)
         )
+        self._noted = noted
         self._wake = driver.wake
         self._failing = False
 
@@ -321,4 +326,6 @@ class _Queries(Queries):
             self._failing = True
             raise
         self._failing = False
+        for job, _, _ in done:
+            self._noted(job)
         self._wake()  # there is room for more

@@ -28,7 +28,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from app.errors import StartupError, StorageUnavailable
+from app.errors import Invalid, StartupError, StorageUnavailable
 
 from .db import Append, Database, Unit, signals_of
 
@@ -345,6 +345,8 @@ class PostgresDatabase(Database):
             try:
                 return await session.run_sync(_read_unit, unit, run)
             except Exception as error:
+                if _sqlstate(error) == _NOT_IN_REPERTOIRE:
+                    raise _holds_nul() from None
                 if not _is_fault(error, run) or _sqlstate(error) == _READ_ONLY_VIOLATION:
                     raise
                 if last or not _is_lost(error):
@@ -404,6 +406,7 @@ def _write_unit(session: Session, unit: Unit[T], run: _Run) -> tuple[T, set[str]
 
 _UNIQUE = "23505"
 _READ_ONLY_VIOLATION = "25006"
+_NOT_IN_REPERTOIRE = "22021"
 _IN_THE_WAY = frozenset({"40001", "40P01"})
 """Serialization failure, deadlock: another transaction was in the way."""
 
@@ -460,6 +463,8 @@ def _is_fault(error: BaseException, run: _Run) -> bool:
 
 
 def _as_unit_error(error: Exception, run: _Run) -> Exception:
+    if _sqlstate(error) == _NOT_IN_REPERTOIRE:
+        return _holds_nul()
     if not _is_fault(error, run):
         return error
     if run.committing and _is_lost(error):
@@ -468,6 +473,14 @@ def _as_unit_error(error: Exception, run: _Run) -> Exception:
             remedy="It may have been stored all the same: look, or repeat it with the same Idempotency-Key.",
         )
     return StorageUnavailable(f"The database could not store it ({reason_of(error)}).")
+
+
+def _holds_nul() -> Invalid:
+    return Invalid(
+        "A text holds the character U+0000, which PostgreSQL cannot store.",
+        code="nul_character",
+        remedy="Send texts without it.",
+    )
 
 
 def reason_of(error: BaseException) -> str:

@@ -280,6 +280,7 @@ class TestWorkQueue:
             await self.put(house, queue, "d")
             await handled.until(lambda refs: "d" in refs)
             assert await eventually(house.left, lambda count: count == 0) == 0
+        assert sorted(handled.refs) == ["a", "b", "c", "d"]
 
     async def test_what_was_put_before_a_kill_comes(self, house: House) -> None:
         queue = house.queue()
@@ -734,7 +735,6 @@ class TestPgQueuerQueue:
         url = server.create_database()
         await upgrade_postgres(url, allow_superuser=False)
         async with pgqueuer_house(url) as house:
-            house.heartbeat = 5.0
             queue, handled, release = house.queue(), Handled(), asyncio.Event()
 
             async def slow(ref: str) -> None:

@@ -11,6 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
 from .postgres import PostgresServer
 
 MASTER_KEY = base64.b64encode(os.urandom(32)).decode()
@@ -46,6 +50,16 @@ def settings_for(folder: Path) -> dict[str, Any]:
         "master_key": MASTER_KEY,
         "node_timeout": NODE_TIMEOUT,
     }
+
+
+ON_SQLITE_ONLY = pytest.mark.parametrize("every_storage", ["sqlite"], indirect=True)
+"""For what there is on SQLite alone, such as files in the data folder."""
+
+
+def waiting_work(session: Session) -> int:
+    """How many wake-ups are in the queue."""
+    table = "work" if session.get_bind().dialect.name == "sqlite" else "pgqueuer"
+    return session.scalar(text(f"SELECT count(*) FROM {table}")) or 0
 
 
 @contextlib.contextmanager

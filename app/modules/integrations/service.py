@@ -236,13 +236,14 @@ def sync_catalogue(session: Session, registry: Registry) -> None:
     entries = {entry.key: entry for entry in session.scalars(select(CatalogueEntry))}
     for key, integration in registry.integrations.items():
         connector = integration.connector
+        name, version = connector.name[:200], connector.version[:50]
         entry = entries.pop(key, None)
         if entry is None:
             entry = CatalogueEntry(key=key, first_seen_at=now, changed_at=now)
             session.add(entry)
-        elif (entry.name, entry.version, entry.available) != (connector.name, connector.version, True):
+        elif (entry.name, entry.version, entry.available) != (name, version, True):
             entry.changed_at = now
-        entry.name, entry.version, entry.available = connector.name, connector.version, True
+        entry.name, entry.version, entry.available = name, version, True
     for gone in entries.values():
         if gone.available:
             gone.available, gone.changed_at = False, now

@@ -305,6 +305,6 @@ def _lease_of(connection_id: str) -> str:
 def _note_failure(key: PollKey, code: str, message: str, failures: int) -> Callable[[Session], None]:
     def unit(session: Session) -> None:
         state = _state(session, key)
-        state.failures, state.error_code, state.error = failures, code, message[:1000]
+        state.failures, state.error_code, state.error = failures, code[:60], message[:1000]
 
     return unit
