@@ -16,7 +16,7 @@ from .client import KEY_VARIABLE, URL_VARIABLE
 from .commands import Function, own_parameters, with_parameters
 from .output import complain
 
-SECRET = frozenset({"master_key"})
+SECRET = frozenset({"master_key", "database_url"})
 """Never a flag: every process of the machine can read command lines."""
 
 Flags = dict[str, str | None]

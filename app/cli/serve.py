@@ -61,7 +61,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _announce(out: Output, platform: "Platform", url: str) -> None:
-    from app.main import ADMIN_KEY_FILE
+    from app.worker import ADMIN_KEY_FILE
 
     folder = platform.settings.data_dir
     broken = [{"source": b.source, "reason": b.reason, "remedy": b.remedy} for b in platform.registry.broken]

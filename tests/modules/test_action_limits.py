@@ -221,7 +221,7 @@ async def test_a_slot_of_a_dead_process_is_given_to_the_next(
 
         def die(session: Any) -> None:
             session.execute(update(ActionRow).where(ActionRow.owner.is_not(None)).values(owner="run_dead"))
-            assert abandon_attempts(session, worker.queue, [worker.runner.owner]) == 3
+            assert abandon_attempts(session, worker.queue, [worker.nodes.id]) == 3
 
         await running.platform.database.write(die)
         await eventually(lambda: running.get(path), lambda g: (g["running"], g["queued"]) == (2, 0))

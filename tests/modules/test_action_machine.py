@@ -48,7 +48,7 @@ class World:
         self.effects = 0
         self.owner = 0
         self.story: list[str] = []
-        self.lost: list[tuple[OpenAttempt, str, Outcome]] = []
+        self.lost: list[tuple[OpenAttempt, Outcome]] = []
         """What owners that were thought dead still have to say."""
         self.unit(lambda s: s.add(_row(id, effect)))
 
@@ -88,16 +88,16 @@ class World:
 
     def try_it(self) -> None:
         attempt = self.opened()
-        self.close(attempt, self.name, self.carried_out(attempt))
+        self.close(attempt, self.carried_out(attempt))
 
     def die_trying(self) -> None:
         """The owner is given up; perhaps it lives after all, and says later what it had done by then."""
         attempt = self.opened()
         outcome = self.carried_out(attempt)
-        owner, self.owner = self.name, self.owner + 1
+        self.owner += 1
         assert self.unit(lambda s: attempts.abandon_attempts(s, Woken(), [self.name])) == 1
         if self.chance.random() < 0.5:
-            self.lost.append((attempt, owner, outcome))
+            self.lost.append((attempt, outcome))
 
     def speak_late(self) -> None:
         self.close(*self.lost.pop(0))
@@ -108,11 +108,9 @@ class World:
     def retry(self) -> None:
         self.unit(lambda s: retry_action(s, Woken(), self.schedule, s.get_one(ActionRow, self.id)))
 
-    def close(self, attempt: OpenAttempt, owner: str, outcome: Outcome) -> None:
+    def close(self, attempt: OpenAttempt, outcome: Outcome) -> None:
         self.unit(
-            lambda s: attempts.close_attempt(
-                s, Woken(), self.registry, self.schedule, attempt, owner, outcome
-            )
+            lambda s: attempts.close_attempt(s, Woken(), self.registry, self.schedule, attempt, outcome)
         )
 
     def carried_out(self, attempt: OpenAttempt) -> Outcome:

@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 
 from .specification import ROOT
+from .storage import settings_for
 
 PATIENCE = 30.0
 """Seconds that it gets to become ready, and to end."""
@@ -52,6 +53,7 @@ class PlatformProcess:
             settings["connectors_path"] = connectors
         if settings.get("public_url") is True:
             settings["public_url"] = self.url
+        settings = settings_for(data_dir) | settings
         variables = {f"TRUNKLINE_{name.upper()}": str(value) for name, value in settings.items()}
         inherited = {n: v for n, v in os.environ.items() if not n.startswith("TRUNKLINE_")}
         self._environment = inherited | variables

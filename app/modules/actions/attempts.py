@@ -107,6 +107,7 @@ class OpenAttempt:
     connection_id: str
     type: str
     payload: str
+    owner: str
     ask_first: bool
     """Whether the provider has to be asked if an earlier try has done it."""
 
@@ -137,7 +138,7 @@ def open_attempt(
     row.state, row.owner, row.waiting, row.attempts = RUNNING, owner, None, row.attempts + 1
     session.add(Attempt(action_id=row.id, number=row.attempts, owner=owner, state=OPEN, started_at=now))
     ask_first = row.effect == CHECKABLE and row.ambiguous
-    return OpenAttempt(row.id, row.attempts, row.connection_id, row.type, row.payload, ask_first)
+    return OpenAttempt(row.id, row.attempts, row.connection_id, row.type, row.payload, owner, ask_first)
 
 
 def _wait(session: Session, queue: WorkQueue, row: ActionRow, shut: Closed, pause_code: str | None) -> None:
@@ -160,7 +161,6 @@ def close_attempt(
     registry: Registry,
     schedule: Schedule,
     attempt: OpenAttempt,
-    owner: str,
     outcome: Outcome,
 ) -> bool:
     """running -> what became of it. If the attempt was abandoned meanwhile and nothing has happened since,
@@ -169,7 +169,7 @@ def close_attempt(
     gate = gate_of(session, attempt.connection_id)
     row = session.get(ActionRow, attempt.action_id, with_for_update=True)
     tried = session.get(Attempt, (attempt.action_id, attempt.number))
-    if row is None or tried is None or tried.owner != owner or tried.state not in (OPEN, UNKNOWN):
+    if row is None or tried is None or tried.owner != attempt.owner or tried.state not in (OPEN, UNKNOWN):
         return False
     abandoned = tried.state == UNKNOWN
     _end(tried, outcome, now)

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sqlalchemy import func, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.infra.clock import now_ms
+from app.infra.db import insert_if_absent
 from app.infra.queue import WorkQueue
 from app.integrations.specs import Limits
 
@@ -52,12 +52,10 @@ def gate_of(session: Session, connection_id: str) -> Gate:
     """The connection's gate, held until the transaction ends."""
     gate = session.get(Gate, connection_id, with_for_update=True)
     if gate is None:
-        gate = Gate(connection_id=connection_id, own=False, next_at=0, outages=0, paused_until=0)
-        try:
-            with session.begin_nested():
-                session.add(gate)
-        except IntegrityError:  # another process was first
-            gate = session.get_one(Gate, connection_id, with_for_update=True)
+        insert_if_absent(
+            session, Gate, connection_id=connection_id, own=False, next_at=0, outages=0, paused_until=0
+        )
+        gate = session.get_one(Gate, connection_id, with_for_update=True)
     return gate
 
 

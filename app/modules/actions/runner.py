@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import NotFound, StorageUnavailable
 from app.infra.db import Database
-from app.infra.ids import new_id
+from app.infra.nodes import Nodes
 from app.infra.place import kind_and_place
 from app.infra.queue import WorkQueue
 from app.integrations.base import BaseIntegration
@@ -51,7 +51,7 @@ SWEEP_BATCH = 500
 
 
 class ActionRunner:
-    """The work handler of action.run. One runner is one owner of attempts."""
+    """The work handler of action.run. Its node owns the attempts that it opens."""
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class ActionRunner:
         registry: Registry,
         instances: Instances,
         queue: WorkQueue,
+        nodes: Nodes,
         *,
         schedule: Schedule,
         timeout: float,
@@ -67,20 +68,24 @@ class ActionRunner:
         self._registry = registry
         self._instances = instances
         self._queue = queue
+        self._nodes = nodes
         self._schedule = schedule
         self._timeout = timeout
-        self.owner = new_id("run")
 
     async def start(self) -> None:
         """Call before any work is done: ends what a dead process left open."""
-        lost = await self._database.write(lambda s: abandon_attempts(s, self._queue, [self.owner]))
+        await self.adopt()
+
+    async def adopt(self) -> None:
+        """Ends what dead processes left open."""
+        lost = await self._database.write(lambda s: abandon_attempts(s, self._queue, self._nodes.living(s)))
         if lost:
             log.warning("attempts_abandoned", count=lost)
 
     async def run(self, action_id: str) -> None:
         """Tries one action. Safe to call any number of times: the row says what there is to do."""
         attempt = await self._database.write(
-            lambda s: open_attempt(s, self._queue, self._registry, action_id, self.owner)
+            lambda s: open_attempt(s, self._queue, self._registry, action_id, self._nodes.id)
         )
         if attempt is None:
             return
@@ -97,9 +102,7 @@ class ActionRunner:
 
     async def _close(self, attempt: OpenAttempt, outcome: Outcome) -> None:
         def unit(session: Session) -> bool:
-            return close_attempt(
-                session, self._queue, self._registry, self._schedule, attempt, self.owner, outcome
-            )
+            return close_attempt(session, self._queue, self._registry, self._schedule, attempt, outcome)
 
         while True:
             try:

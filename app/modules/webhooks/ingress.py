@@ -39,7 +39,7 @@ PATIENCE = 8
 
 _COLUMNS = (
     "id", "tenant", "connection_id", "integration", "source", "method", "query", "headers", "body",
-    "received_at", "state", "tries",
+    "received_at", "state", "tries", "owner",
 )  # fmt: skip
 
 
@@ -81,9 +81,12 @@ class WebhookIngress:
         processing: Processing,
         keys: FetchedKeys,
         *,
+        load: Load,
+        owner: Callable[[], str],
         max_body: int,
         base_url: Callable[[], str],
     ) -> None:
+        """`owner` names the node that answers; `load` is kept up to date."""
         self._following = following
         self._append: Append = database.appender(table_of(Webhook), _COLUMNS)
         self._directory = directory
@@ -92,7 +95,8 @@ class WebhookIngress:
         self._keys = keys
         self._max_body = max_body
         self._base_url = base_url
-        self.load = Load()
+        self._owner = owner
+        self.load = load
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
@@ -173,6 +177,7 @@ class WebhookIngress:
                 now_ms(),
                 RECEIVED if connector.reply_within is None else ANSWERING,
                 0,
+                None if connector.reply_within is None else self._owner(),
             )
         )
         if connector.reply_within is None:
