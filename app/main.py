@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.config import Settings
-from app.errors import StartupError
 from app.infra import failpoints
 from app.infra import log as logging_setup
 from app.infra.db import Database
+from app.infra.listener import bind, url_of
 from app.integrations.registry import Registry
 from app.modules import problems
 from app.modules.access.router import router as access_router
@@ -51,6 +51,7 @@ class Platform:
     registry: Registry
     worker: Worker
     instances: Instances
+    refusals: Refusals
     app: Asgi
     admin_key: str | None
     """The admin key, at the first start only."""
@@ -112,7 +113,15 @@ async def open_platform(
         await core.close()
         raise
     return Platform(
-        settings, core.database, core.registry, core.worker, core.instances, ingress, core.admin_key, core
+        settings,
+        core.database,
+        core.registry,
+        core.worker,
+        core.instances,
+        refusals,
+        ingress,
+        core.admin_key,
+        core,
     )
 
 
@@ -153,31 +162,6 @@ def build_api(max_body_size: int | None = None, **state: Any) -> FastAPI:
     return api
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises StartupError if the address cannot be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol left open, asyncio would not switch Nagle's algorithm off: 40 ms for each answer.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise StartupError(
-            f"Cannot listen on {host}:{port} ({error.strerror}).",
-            remedy="Stop what uses it, or choose another with TRUNKLINE_PORT or --port.",
-        ) from None
-    listener.listen(2048)
-    return listener
-
-
-def url_of(listener: socket.socket) -> str:
-    """Where a local client reaches the socket."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound, only shown
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def _spare_the_collector() -> None:
     """Has the garbage collector look at what requests leave behind, seldom, and never again at the program
     itself: full collections of everything imported are what makes acknowledgements late."""
@@ -197,16 +181,26 @@ class _Server(uvicorn.Server):
         await asyncio.gather(super().shutdown(sockets), self._worker.stop())
 
 
-async def serve(settings: Settings, ready: Callable[[Platform, str], None]) -> None:
-    """Runs until SIGINT or SIGTERM, then stops in order. `ready` is called once requests are accepted."""
+async def serve(
+    settings: Settings,
+    ready: Callable[[Platform, str], None],
+    *,
+    listener: socket.socket | None = None,
+    registry: Registry | None = None,
+    beside: Callable[[Platform], Coroutine[Any, Any, None]] | None = None,
+) -> None:
+    """Runs until SIGINT or SIGTERM, then stops in order. `ready` is called once requests are accepted.
+
+    `listener` and `registry` replace those that the settings would give; `beside` goes on until the stop.
+    """
     logging_setup.configure(settings.log_level, settings.log_format)
     if armed := failpoints.arm(os.environ):
         log.warning("failpoint_armed", point=armed)
     os.umask(0o077)  # what is stored is nobody else's business
-    listener = bind(settings.host, settings.port)
+    listener = listener or bind(settings.host, settings.port)
     url = url_of(listener)
     try:
-        platform = await open_platform(settings, lambda: url)
+        platform = await open_platform(settings, lambda: url, registry)
     except BaseException:
         listener.close()
         raise
@@ -234,7 +228,11 @@ async def serve(settings: Settings, ready: Callable[[Platform, str], None]) -> N
     while not (server.started or serving.done()):  # noqa: ASYNC110 - the server offers no event
         await asyncio.sleep(0.005)
     ready(platform, url)
+    aside = [asyncio.create_task(beside(platform))] if beside else []
     try:
         await serving
     finally:
+        for task in aside:
+            task.cancel()
+        await asyncio.gather(*aside, return_exceptions=True)
         await platform.close()

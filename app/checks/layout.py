@@ -11,6 +11,7 @@ from pathlib import Path
 from app.integrations import connectors
 
 from .model import Finding, NotApplicable
+from .spelling import misspelt
 from .subject import ConnectorUnderTest
 
 FILES = ("__init__.py", "connector.py", "schemas.py", "client.py", "twin.py")
@@ -39,6 +40,8 @@ def one_connector(subject: ConnectorUnderTest) -> Iterator[Finding]:
             about=keys[0],
             level="quality",
         )
+    for integration in subject.integrations:
+        yield from misspelt(integration.connector)
     if subject.integrations and not subject.broken:
         yield from _side_effects(subject)
 

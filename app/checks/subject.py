@@ -146,7 +146,7 @@ def _package_of_broken(broken: Broken) -> str:
 
 def _folder_of(package: str, name: str) -> Path | None:
     if os.sep in package:
-        return Path(package)
+        return Path(package) if Path(package).is_dir() else None
     if package.startswith(f"{connectors.__name__}."):
         places = (Path(root, name) for root in connectors.__path__)
         return next((place.resolve() for place in places if place.is_dir()), None)

@@ -10,6 +10,7 @@ import typer
 from .commands import local, single
 from .exits import CommandFailed, ExitCode, WrongUsage
 from .output import Output
+from .own_connectors import own_connectors
 
 if TYPE_CHECKING:
     from app.checks.model import Check, Finding, Result
@@ -40,7 +41,9 @@ def check(
     connectors_path: Annotated[
         Path | None,
         typer.Option(
-            envvar="TRUNKLINE_CONNECTORS_PATH", help="Folder with connectors of your own.", metavar="PATH"
+            envvar="TRUNKLINE_CONNECTORS_PATH",
+            help="Folder with connectors of your own; ./connectors if there is one.",
+            metavar="PATH",
         ),
     ] = None,
 ) -> None:
@@ -52,7 +55,7 @@ def check(
     from app.checks.run import run_all
 
     checks = _chosen(only or [])
-    subjects = _subjects(targets or [], connectors_path.expanduser() if connectors_path else None)
+    subjects = _subjects(targets or [], own_connectors(connectors_path))
     results = [run_all(checks, subject) for subject in subjects]
     flat = [result for row in results for result in row]
     if out.as_json:

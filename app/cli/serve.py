@@ -1,12 +1,13 @@
 """`trunkline serve`: the platform in this process."""
 
 import asyncio
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .client import ADMIN_KEY_FILE
 from .commands import local, single
 from .flags import Flags, settings_flags, warn_about_variables
 from .output import Output, sentence
@@ -49,7 +50,7 @@ def serve(out: Output, flags: Flags, stop_with_stdin: StopWithStdin = False) -> 
     if stop_with_stdin:
         stop_at_end_of_stdin()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(serve_platform(settings, partial(_announce, out)))
+        runner.run(serve_platform(settings, lambda platform, url: announce(out, facts(platform, url))))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -60,21 +61,29 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _announce(out: Output, platform: "Platform", url: str) -> None:
-    from app.worker import ADMIN_KEY_FILE
-
-    folder = platform.settings.data_dir
+def facts(platform: "Platform", url: str) -> dict[str, Any]:
+    """What there is to say about a platform that has started."""
     broken = [{"source": b.source, "reason": b.reason, "remedy": b.remedy} for b in platform.registry.broken]
+    return {
+        "url": url,
+        "data_dir": str(platform.settings.data_dir),
+        "admin_key": platform.admin_key,
+        "broken": broken,
+    }
+
+
+def announce(out: Output, ready: Mapping[str, Any]) -> None:
+    """Says `facts`."""
     if out.as_json:
-        ready: dict[str, Any] = {"url": url, "data_dir": str(folder), "admin_key": platform.admin_key}
-        out.line(ready | {"broken": broken})
+        out.line(ready)
         return
-    out.text(f"Trunkline listens on {url}\nData is in {folder}")
-    if platform.admin_key:
+    folder = Path(ready["data_dir"])
+    out.text(f"Trunkline listens on {ready['url']}\nData is in {folder}")
+    if ready["admin_key"]:
         out.text(
-            f"Admin key: {platform.admin_key}\n"
+            f"Admin key: {ready['admin_key']}\n"
             f"It is shown this once and kept in {folder / ADMIN_KEY_FILE}, where this command line finds it."
         )
-    for connector in broken:
+    for connector in ready["broken"]:
         reason = sentence(connector["reason"])
         out.text(f"Broken and left out: {connector['source']}: {reason} {connector['remedy']}")

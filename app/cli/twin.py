@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import inspect
-import os
 import signal
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +17,7 @@ from .client import check_address
 from .commands import JsonFlag, example_text, with_parameters
 from .exits import CommandFailed, ExitCode
 from .output import Output
+from .own_connectors import own_connectors
 from .serve import StopWithStdin, loop_factory
 from .supervision import stop_at_end_of_stdin
 
@@ -77,8 +76,8 @@ def _find_own_connectors() -> None:
     """Lets twins be found in the folder of one's own connectors, as the platform finds the connectors."""
     from app.integrations import connectors
 
-    folder = os.environ.get("TRUNKLINE_CONNECTORS_PATH")
-    if folder and (path := str(Path(folder).expanduser().resolve())) not in connectors.__path__:
+    folder = own_connectors()
+    if folder and (path := str(folder.resolve())) not in connectors.__path__:
         connectors.__path__.append(path)
 
 
@@ -146,6 +145,12 @@ def _commands_of(twin: "type[Twin]") -> typer.Typer:
 
 def _add_order(orders: typer.Typer, name: str, control: "Control") -> None:
     schema = control.model.model_json_schema()
+    if taken := {"url", "as_json"} & set(schema.get("properties", {})):
+        raise CommandFailed(
+            f"The twin '{name}' cannot be ordered about: its control '{control.name}' has a field "
+            f"'{min(taken)}', and every order has an option of that name.",
+            "Rename the field in twin.py.",
+        )
 
     def order(url: str, as_json: bool, **given: Any) -> None:
         out = Output(as_json)

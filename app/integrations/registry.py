@@ -189,6 +189,10 @@ class Registry:
         if not folder.is_dir():
             remedy = "Make it, or correct TRUNKLINE_CONNECTORS_PATH or --connectors-path."
             self.broken.append(Broken(path, "The folder for connectors does not exist.", remedy))
+        elif (folder / "connector.py").is_file():
+            reason = "The folder for connectors is a connector itself."
+            remedy = f"Name the folder that it is in: {folder.resolve().parent}"
+            self.broken.append(Broken(path, reason, remedy))
         elif path not in connectors.__path__:
             connectors.__path__.append(path)
 
@@ -202,6 +206,10 @@ class Registry:
                 self.broken.append(Broken(str(root), reason, "Correct its permissions."))
                 continue
             for entry in entries:
+                if entry.is_file() and _is_loose(entry):
+                    reason = "A connector is a folder, and this is a single file."
+                    remedy = f"Move it to {entry.with_suffix('') / 'connector.py'}"
+                    self.broken.append(Broken(str(entry), reason, remedy))
                 if not entry.is_dir() or entry.name.startswith((".", "__")):
                     continue
                 if self._is_importable(entry, first.get(entry.name)):
@@ -403,6 +411,16 @@ def _check_model(model: object, what: str, where: str) -> None:
             f"{what}, {model.__name__}, names a type that does not exist.",
             f"Import or define it in {_file_of(model)}.",
         )
+
+
+def _is_loose(file: Path) -> bool:
+    """Whether a file that lies beside the connectors' folders was meant to be a connector."""
+    if file.suffix != ".py" or file.name == "__init__.py":
+        return False
+    try:
+        return b"BaseIntegration" in file.read_bytes()
+    except OSError:
+        return False
 
 
 def _is_positive(value: object) -> bool:

@@ -63,6 +63,18 @@ def test_a_connector_of_ones_own_passes(tmp_path: Path) -> None:
     assert rest[-1] == "No failures, No warnings."
 
 
+def test_what_is_no_folder_of_connectors_is_a_finding(tmp_path: Path) -> None:
+    write(tmp_path / "acme", FILES)
+    (tmp_path / "loose.py").write_text("from app.integrations.base import BaseIntegration")
+    ran = trunkline_check("--connectors-path", ".", "--only", "C01", "--only", "C02", "--json", cwd=tmp_path)
+    assert ran.exit_code == ExitCode.FAILED
+    assert "a connector is a folder, and this is a single file." in ran.stdout
+    inside = trunkline_check("--connectors-path", "acme", "--only", "C02", "--only", "C01", cwd=tmp_path)
+    assert inside.exit_code == ExitCode.FAILED
+    assert "is a connector itself" in inside.stdout
+    assert "Traceback" not in inside.stdout + inside.stderr
+
+
 def test_the_specifications_example_only_gets_warnings(tmp_path: Path) -> None:
     """Complete, with its client's variable set; and as it stands, where the variable is missing."""
     drop_example(tmp_path / "connectors")

@@ -26,6 +26,30 @@ def test_two_connectors_in_one_folder_are_found(acme: Acme) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("    event = []\n", "events"),
+        ("    verifcation = None\n", "verification"),
+        ("    setting_model = AcmeSettings\n", "settings_model"),
+        ("    async def handle_webook(self, payload): ...\n", "handle_webhook"),
+        ("    async def recieve(self, request): ...\n", "receive"),
+        ("    def register_webhooks(self, url, secrets): ...\n", "register_webhook"),
+    ],
+)
+def test_names_that_are_nearly_the_contracts_are_found(acme: Acme, written: str, meant: str) -> None:
+    [finding] = findings(
+        "C01", acme(("connector.py", '    name = "Acme"\n', f'    name = "Acme"\n{written}'))
+    )
+    assert f"Did you mean '{meant}'?" in finding.message
+    assert finding.level == "quality"
+
+
+def test_names_of_ones_own_are_nobodys_business(acme: Acme) -> None:
+    own = "    limit = 3\n    def _event(self): ...\n    async def orders(self): ...\n"
+    assert findings("C01", acme(("connector.py", '    name = "Acme"\n', f'    name = "Acme"\n{own}'))) == []
+
+
+@pytest.mark.parametrize(
     ("line", "problem"),
     [
         ("import nothing_that_exists", "it cannot be imported: ModuleNotFoundError"),

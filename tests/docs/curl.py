@@ -4,6 +4,7 @@ import argparse
 import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 
 def main() -> None:
@@ -13,11 +14,13 @@ def main() -> None:
     parser.add_argument("-X", dest="method")
     parser.add_argument("-H", dest="headers", action="append", default=[])
     parser.add_argument("-d", dest="data")
+    parser.add_argument("--data-binary", dest="file", type=lambda given: given.removeprefix("@"))
     parser.add_argument("url")
     given = parser.parse_args()
+    data = None if given.data is None else given.data.encode()
     request = urllib.request.Request(
         given.url,
-        None if given.data is None else given.data.encode(),
+        data if given.file is None else Path(given.file).read_bytes(),
         dict(header.split(": ", 1) for header in given.headers),
         method=given.method,
     )

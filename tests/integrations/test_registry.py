@@ -165,6 +165,25 @@ def test_a_folder_that_cannot_be_read_is_said_and_stops_nothing(
     assert "Permission denied" in broken.reason
 
 
+def test_a_connector_given_for_its_folder_is_said(places: Places) -> None:
+    own = places.write("acme/connector.py", connector("acme"), in_folder=True).parent
+    (own / "tests").mkdir()
+    places.write("good/connector.py", connector("good"))
+    registry = Registry.discover(own)
+    assert sorted(registry.integrations) == ["good"]
+    [broken] = registry.broken
+    assert (broken.source, broken.reason) == (str(own), "The folder for connectors is a connector itself.")
+    assert broken.remedy.endswith(str(places.folder))
+
+
+def test_a_connector_in_a_single_file_is_said(places: Places) -> None:
+    file = places.write("acme.py", connector("acme"), in_folder=True)
+    places.write("tools.py", "raise RuntimeError", in_folder=True)
+    broken = places.only_broken()
+    assert broken.source == str(file)
+    assert "acme/connector.py" in broken.remedy
+
+
 def test_a_folder_whose_name_python_cannot_import_is_said(places: Places) -> None:
     places.write("my-service/connector.py", connector("my_service"))
     broken = places.only_broken()

@@ -18,6 +18,7 @@ from .parts import Body, HeaderValue, Method, Part, SortedForm, Text, Timestamp,
 from .signatures import Ecdsa, Ed25519, Hmac, StandardWebhooks, base64_key
 from .sns import SnsSignature
 from .tokens import Basic, BodyDigest, StaticToken
+from .words import in_words
 
 __all__ = [
     "AllOf",
@@ -42,4 +43,5 @@ __all__ = [
     "Url",
     "Verification",
     "base64_key",
+    "in_words",
 ]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Literal, Protocol
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 from app.integrations.errors import Refused
 from app.integrations.requests import WebhookRequest
@@ -80,12 +80,24 @@ class Url:
         return url.encode()
 
 
+_NO_FORM = b"\0no form"
+"""Stands for what nobody signs, so that the refusal is that of any other signature that differs."""
+
+
 @dataclass(frozen=True)
 class SortedForm:
     """The names and values of a form body, sorted, without anything between them; a pair that comes twice
-    counts once (Twilio)."""
+    counts once (Twilio).
+
+    unless  a parameter of the URL that says that the body is no form. An empty form adds nothing to what is
+            signed, so without this a signature of the URL alone would hold for it
+    """
+
+    unless: str | None = None
 
     def of(self, request: WebhookRequest) -> bytes:
+        if self.unless and self.unless in parse_qs(urlsplit(request.url).query, keep_blank_values=True):
+            return _NO_FORM
         try:
             pairs = parse_qsl(request.body.decode(), keep_blank_values=True, max_num_fields=10_000)
         except ValueError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import ClassVar, Literal
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -179,7 +179,10 @@ def _ed25519_key(text: str) -> Ed25519PublicKey:
 
 @lru_cache(maxsize=1024)
 def _ecdsa_key(text: str) -> ec.EllipticCurvePublicKey:
-    key = load_der_public_key(base64_key(text.strip()))
+    try:
+        key = load_der_public_key(base64_key(text.strip()))
+    except UnsupportedAlgorithm:
+        raise ValueError("not a key that anybody here knows") from None
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise ValueError("not an EC key")
     return key

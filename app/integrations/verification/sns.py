@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, TypeGuard
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
-from cryptography.x509 import load_pem_x509_certificate
+from cryptography.x509 import InvalidVersion, load_pem_x509_certificate
 
 from app.integrations.bodies import decode_json
 from app.integrations.errors import InvalidBody, KeyNeeded, KeyUnavailable, Refused
@@ -120,7 +120,7 @@ def _signed_text(message: dict[str, str]) -> bytes:
 def _public_key(pem: str) -> RSAPublicKey:
     try:
         key = load_pem_x509_certificate(pem.encode()).public_key()
-    except ValueError:
+    except (ValueError, InvalidVersion, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, RSAPublicKey):
         raise KeyUnavailable("certificate_unusable", "What SigningCertURL gave is not an RSA certificate.")

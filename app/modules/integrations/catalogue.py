@@ -8,9 +8,10 @@ from pydantic import BaseModel
 from pydantic.errors import PydanticUserError
 
 from app.integrations.registry import Integration
+from app.integrations.verification import in_words
 
 from .models import CatalogueEntry
-from .schemas import ActionSpecOut, EventSpecOut, IntegrationOut, SecretOut
+from .schemas import ActionSpecOut, EventSpecOut, IntegrationOut, PollSpecOut, SecretOut
 
 
 def describe(integration: Integration) -> IntegrationOut:
@@ -48,12 +49,14 @@ def describe(integration: Integration) -> IntegrationOut:
             )
             for e in connector.events
         ],
+        polls=[PollSpecOut(name=p.name, every=p.every, deadline=p.deadline) for p in connector.polls],
         settings_schema=_schema(model) if model else None,
         receives=[
             *(["webhook"] if integration.takes_webhooks else []),
             *(["poll"] if connector.polls else []),
         ],
         verified=connector.verification is not None,
+        verification=in_words(connector.verification) if integration.takes_webhooks else None,
     )
 
 
@@ -77,7 +80,9 @@ def describe_absent(entry: CatalogueEntry) -> IntegrationOut:
         secrets=[],
         actions=[],
         events=[],
+        polls=[],
         settings_schema=None,
         receives=[],
         verified=False,
+        verification=None,
     )

@@ -2,7 +2,7 @@
 failure of the first hour, and nothing else would show it."""
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -33,6 +33,8 @@ class Refusals:
 
     def __init__(self) -> None:
         self._by_connection: OrderedDict[str, deque[Refusal]] = OrderedDict()
+        self.watcher: Callable[[str, Refusal], None] | None = None
+        """Told of each, with the connection's id."""
 
     def add(self, connection_id: str, refusal: Refusal) -> None:
         kept = self._by_connection.setdefault(connection_id, deque(maxlen=PER_CONNECTION))
@@ -40,6 +42,8 @@ class Refusals:
         self._by_connection.move_to_end(connection_id)
         if len(self._by_connection) > CONNECTIONS:
             self._by_connection.popitem(last=False)
+        if self.watcher:
+            self.watcher(connection_id, refusal)
 
     def of(self, connection_id: str) -> list[Refusal]:
         """The newest first."""

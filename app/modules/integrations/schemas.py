@@ -40,6 +40,14 @@ class EventSpecOut(BaseModel):
     payload_schema: dict[str, Any] | None = Field(description="JSON Schema of the payload, if declared")
 
 
+class PollSpecOut(BaseModel):
+    """Something that an integration asks its provider for, again and again."""
+
+    name: str
+    every: float = Field(description="Seconds between two polls")
+    deadline: float = Field(description="Seconds that one may take")
+
+
 class IntegrationOut(BaseModel):
     """An integration: what it declares, and whether it can be used."""
 
@@ -51,11 +59,15 @@ class IntegrationOut(BaseModel):
     secrets: list[SecretOut]
     actions: list[ActionSpecOut]
     events: list[EventSpecOut]
+    polls: list[PollSpecOut]
     settings_schema: dict[str, Any] | None = Field(
         description="JSON Schema of the settings, if there are any"
     )
     receives: list[Literal["webhook", "poll"]] = Field(description="How events come in")
     verified: bool = Field(description="Webhooks carry a signature or token that is checked")
+    verification: str | None = Field(
+        description="What proves that a webhook is genuine, in words; null without webhooks"
+    )
 
 
 class BrokenOut(BaseModel):

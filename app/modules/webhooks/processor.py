@@ -161,6 +161,20 @@ class Processor:
             raise
         return parsed.reply
 
+    async def preview(self, webhook_id: str) -> Parsed:
+        """What the connector makes of a stored webhook, whatever its state; nothing is stored.
+
+        What its handler does elsewhere, it does. Raises NoResultFound if there is no such webhook.
+        """
+        row = await self._database.read(lambda session: read_one(session, webhook_id))
+        try:
+            async with self._instances.lease(row.connection_id) as lease:
+                replies = lease.instance.reply_within is not None
+                with Watchdog(self._timeout) as watchdog:
+                    return await self._parse(lease, row, watchdog, inline=replies)
+        except (ConnectionUnusable, NotFound) as error:
+            return _unusable(error)
+
     async def _dispatch(self) -> None:
         if unanswered := set(self._unanswered):
             await self._database.write(lambda session: release_answering(session, unanswered))

@@ -1,0 +1,1 @@
+"""Connectors against emulators that others wrote: `make emulators`, not part of `make test`."""
