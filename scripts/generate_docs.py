@@ -419,7 +419,7 @@ def _connector(shown: Any) -> list[str]:
         _table(("name", "pause", "deadline"), polls),
         "Events:" if events else "",
         _table(("type", "when", "a repetition has the same", "payload"), events),
-        "Actions (fields marked * are required):" if actions else "",
+        f"Actions (fields marked * are required), {_pace(shown.limits)}:" if actions else "",
         _table(("type", "what it does", "effect", "note", "payload"), actions),
     ]
 
@@ -428,6 +428,11 @@ def _names(declared: Any, *, required: bool = False) -> str:
     schema = declared.payload_schema or {}
     needed = schema.get("required", []) if required else []
     return ", ".join(f"`{name}`{'*' if name in needed else ''}" for name in schema.get("properties", {}))
+
+
+def _pace(limits: Any) -> str:
+    rate = f" and {limits.rate} in {limits.per:g} s" if limits.rate else ""
+    return f"at most {limits.concurrency} at a time{rate}"
 
 
 def _kind(action: Any) -> str:

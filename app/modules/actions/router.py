@@ -14,6 +14,7 @@ from app.integrations.registry import Registry
 from app.integrations.specs import Limits
 from app.modules.access.deps import CallerDep, DatabaseDep
 from app.modules.integrations.models import Connection
+from app.modules.integrations.schemas import LimitsOut
 from app.modules.integrations.service import get_connection
 from app.modules.paging import Cursor, Limit, Page
 
@@ -25,7 +26,6 @@ from .schemas import (
     ActionOut,
     ActionRequest,
     GateOut,
-    LimitsOut,
     LimitsRequest,
     ResolveRequest,
     State,

@@ -6,7 +6,7 @@ import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from app.infra.clock import Instant
-from app.integrations.specs import Limits
+from app.modules.integrations.schemas import LimitsOut
 
 from .gates import GateState
 from .models import ActionRow, Attempt
@@ -120,18 +120,6 @@ class ActionOut(BaseModel):
                 "finished_at": row.finished_at,
             }
         )
-
-
-class LimitsOut(BaseModel):
-    """How fast actions go."""
-
-    concurrency: int = Field(description="Actions at the same time")
-    rate: int | None = Field(description="Actions in `per` seconds, evenly spaced; null is no limit")
-    per: float = Field(description="Seconds that the rate is for")
-
-    @classmethod
-    def of(cls, limits: Limits) -> "LimitsOut":
-        return cls(concurrency=limits.concurrency, rate=limits.rate, per=limits.per)
 
 
 class LimitsRequest(BaseModel):
