@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import IO
 
 import structlog
+from sqlalchemy import ARRAY, String, all_, literal
 from sqlalchemy.orm import Session
 
 from app.config import Settings
@@ -25,7 +26,7 @@ from app.infra.sqlite import SqliteDatabase, lock_data_dir, make_data_dir, write
 from app.integrations.registry import Registry
 from app.modules.access.service import NewKey, first_admin_key
 from app.modules.actions.runner import ActionRunner
-from app.modules.actions.service import RUN, prune_actions
+from app.modules.actions.service import RUN, abandon_attempts, prune_actions
 from app.modules.events.service import prune_events, prune_identities
 from app.modules.integrations.instances import Instances
 from app.modules.integrations.registration import Registration
@@ -51,7 +52,8 @@ PRUNE_EVERY = 600.0
 PRUNE_BATCH = 500
 PRUNE_PAUSE = 0.05
 RETENTION = "retention"
-"""Lease: one node deletes."""
+ORPHANS = "orphans"
+"""Leases: one node deletes what is old, one looks after what dead nodes left."""
 
 CACHE_SECONDS = 5.0
 """How long a node believes what it has read about a connection if no change is announced: on a database that
@@ -291,7 +293,9 @@ class Worker:
     async def start(self) -> None:
         """Takes over what a dead process left, then starts all loops."""
         await self.processor.start()
-        await self.runner.start()
+        self.runner.owner = self.nodes.id
+        if self.alone:
+            await self.runner.start()
         handlers = {
             RUN: self.runner.run,
             REGISTER: self.registration.register,
@@ -306,6 +310,11 @@ class Worker:
         ):
             self._tasks.append(asyncio.create_task(_keep_running(name, loop), name=name))
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other process can be at work on the database."""
+        return isinstance(self.nodes, SoleNode)
+
     async def stop(self) -> None:
         """Stops taking work up, and gives what is running `stop_timeout` seconds to end."""
         tasks, self._tasks = self._tasks, []
@@ -319,9 +328,17 @@ class Worker:
         """Sees to what dead nodes left, whenever leases came free and now and then."""
         with self.database.signals.subscribe(LEASES) as changes:
             while True:
-                await changes.wait(self.settings.node_timeout)
-                if not isinstance(self.nodes, SoleNode):
+                await changes.wait(None if self.alone else self.settings.node_timeout)
+                self.runner.owner = self.nodes.id
+                if not self.alone and await self.nodes.acquire([ORPHANS]):
                     await self.processor.adopt()
+                    await self.database.write(self._abandon)
+
+    def _abandon(self, session: Session) -> None:
+        living = literal(sorted(self.nodes.living(session)), ARRAY(String))
+        lost = abandon_attempts(session, self.queue, all_(living))  # type: ignore[arg-type]
+        if lost:
+            log.warning("attempts_abandoned", count=lost)
 
     async def _prune_forever(self) -> None:
         while True:
