@@ -53,7 +53,8 @@ PRUNE_EVERY = 600.0
 PRUNE_BATCH = 500
 PRUNE_PAUSE = 0.05
 RETENTION = "retention"
-"""Lease: one node deletes."""
+ORPHANS = "orphans"
+"""Leases: one node deletes what is old, one looks after what dead nodes left."""
 
 CACHE_SECONDS = 5.0
 """How long a node believes what it has read about a connection if no change is announced: on a database that
@@ -298,7 +299,8 @@ class Worker:
     async def start(self) -> None:
         """Takes over what a dead process left, then starts all loops."""
         await self.processor.start()
-        await self.runner.start()
+        if self.alone:
+            await self.runner.start()
         handlers = {
             RUN: self.runner.run,
             REGISTER: self.registration.register,
@@ -314,6 +316,11 @@ class Worker:
         ):
             self._tasks.append(asyncio.create_task(_keep_running(name, loop), name=name))
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other process can be at work on the database."""
+        return isinstance(self.nodes, SoleNode)
+
     async def stop(self) -> None:
         """Stops taking work up, and gives what is running `stop_timeout` seconds to end."""
         tasks, self._tasks = self._tasks, []
@@ -327,8 +334,8 @@ class Worker:
         """Sees to what dead nodes left, whenever leases came free and now and then."""
         with self.database.signals.subscribe(LEASES) as changes:
             while True:
-                await changes.wait(self.settings.node_timeout)
-                if not isinstance(self.nodes, SoleNode):
+                await changes.wait(None if self.alone else self.settings.node_timeout)
+                if not self.alone and await self.nodes.acquire([ORPHANS]):
                     await self.processor.adopt()
                     await self.runner.adopt()
 

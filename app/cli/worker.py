@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 app = single()
 
 
-@local(app, "worker", "TRUNKLINE_DATABASE_URL=postgresql://trunkline:…@db/trunkline trunkline worker")
+@local(app, "worker", "trunkline worker --public-url https://hooks.example.com")
 @settings_flags(skip="out")
 def worker(out: Output, flags: Flags, stop_with_stdin: StopWithStdin = False) -> None:
     """Process webhooks, poll, carry actions out, and listen to no requests, until it is asked to stop.

@@ -121,6 +121,7 @@ async def requests(it: Scene) -> AsyncIterator[None]:
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.usefixtures("every_storage")
 async def test_no_effect_happens_twice_and_every_outcome_is_true(
     tmp_path: Path,
     connectors: Path,
@@ -168,6 +169,7 @@ async def test_repeating_after_a_crash_would_be_found_out(
         assert any(fault.startswith("happened twice") for fault in faults), faults
 
 
+@pytest.mark.usefixtures("every_storage")
 async def test_what_is_queued_runs_after_the_restart(
     tmp_path: Path, connectors: Path, chance: random.Random
 ) -> None:
@@ -187,6 +189,7 @@ async def test_what_is_queued_runs_after_the_restart(
         assert "unknown" in {state[ref] for ref in begun}
 
 
+@pytest.mark.usefixtures("every_storage")
 async def test_an_idempotency_key_means_the_same_action_after_a_restart(
     tmp_path: Path, connectors: Path, chance: random.Random
 ) -> None:

@@ -101,6 +101,7 @@ async def follow(client: httpx2.AsyncClient, seen: list[int]) -> None:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.usefixtures("every_storage")
 async def test_sixty_four_senders_and_eight_writers_at_once(
     tmp_path: Path, connectors: Path, record_property: Callable[[str, object], None]
 ) -> None:
@@ -157,7 +158,7 @@ async def test_sixty_four_senders_and_eight_writers_at_once(
         assert {s for s in statuses if s[1] not in expected.get(s[0], {200, 202})} == set()
         assert "locked" not in platform.log_text()
         assert '"level": "error"' not in platform.log_text(), platform.tail()
-        assert sum(statuses.values()) > 10 * WRITERS, statuses
+        assert sum(statuses.values()) > 5 * WRITERS, statuses
         assert len(ledger.sent) > 10 * SENDERS
         assert min(read_meanwhile) > 0
 

@@ -31,6 +31,7 @@ class Traffic:
 
     webhooks: Ledger = field(default_factory=Ledger)
     source: Source = field(default_factory=Source)
+    pause: float = 0.0
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def begin(self, free_url: str, ordered_url: str, chance: random.Random) -> None:
@@ -39,6 +40,9 @@ class Traffic:
             self._begin(self._send(sender, chance, persistent=number % 2 == 0))
         self._begin(self._send(Sender(ordered_url, "ordered", self.webhooks), chance, persistent=True))
         self._begin(self._produce(chance))
+
+    def begin_sender(self, url: str, name: str, chance: random.Random) -> None:
+        self._begin(self._send(Sender(url, name, self.webhooks), chance, persistent=True))
 
     def _begin(self, work: Any) -> None:
         self._tasks.append(asyncio.create_task(work))
@@ -66,6 +70,8 @@ class Traffic:
                     acknowledged = False
                     await asyncio.sleep(PAUSE_WHILE_DOWN)
                 again = persistent and not acknowledged
+                if self.pause:
+                    await asyncio.sleep(self.pause)
         finally:
             sender.close()
 
@@ -135,6 +141,7 @@ async def scene(
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.usefixtures("every_storage")
 async def test_what_was_acknowledged_survives_twenty_kills(
     tmp_path: Path,
     connectors: Path,

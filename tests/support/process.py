@@ -31,6 +31,7 @@ class PlatformProcess:
     settings   as keyword arguments, named like the platform's own (`stop_timeout=2`); `public_url=True`
                stands for the address that it listens on
     program    the module that is run: the platform's, or one that changes something and then runs it
+    command    what it is to do: serve, or worker
     source     the folder that the code is in
     """
 
@@ -40,6 +41,7 @@ class PlatformProcess:
         *,
         connectors: Path | None = None,
         program: str = "app",
+        command: str = "serve",
         source: Path = ROOT,
         **settings: Any,
     ) -> None:
@@ -57,7 +59,7 @@ class PlatformProcess:
         variables = {f"TRUNKLINE_{name.upper()}": str(value) for name, value in settings.items()}
         inherited = {n: v for n, v in os.environ.items() if not n.startswith("TRUNKLINE_")}
         self._environment = inherited | variables
-        self._arguments = [sys.executable, "-m", program, "serve", "--json", "--stop-with-stdin"]
+        self._arguments = [sys.executable, "-m", program, command, "--json", "--stop-with-stdin"]
         self._arguments += ["--port", str(self.port), "--data-dir", str(data_dir)]
         self._popen: subprocess.Popen[bytes] | None = None
 
@@ -111,6 +113,15 @@ class PlatformProcess:
         self._popen.kill()
         self._popen.wait()
         self._let_go()
+
+    def freeze(self) -> None:
+        """SIGSTOP: it stands still, as on a machine that is suspended."""
+        assert self._popen is not None
+        self._popen.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._popen is not None
+        self._popen.send_signal(signal.SIGCONT)
 
     def terminate(self) -> None:
         """SIGTERM: it is asked to stop. See `ended`."""
