@@ -76,7 +76,7 @@ async def all_ended(running: Running, connection: str, timeout: float = 30.0) ->
 
 
 async def test_no_more_at_once_than_the_connector_says(tmp_path: Path) -> None:
-    connector = paced()
+    connector = paced(takes=0.2)
     async with running_platform(tmp_path, connector) as running:
         connection = (await running.connect("paced"))["id"]
         await ask_many(running, connection, 30)
@@ -150,7 +150,11 @@ async def test_raising_the_limit_lets_more_through_at_once(tmp_path: Path) -> No
         await eventually(lambda: running.get(path), lambda g: g["running"] == 6, timeout=3.0)
 
 
-async def test_a_provider_that_is_down_pauses_the_connection_and_says_so(tmp_path: Path) -> None:
+async def test_a_provider_that_is_down_pauses_the_connection_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.modules.actions.gates.FIRST_BREAK", 3.0)
+    monkeypatch.setattr("app.modules.actions.gates.LONGEST_BREAK", 3.0)
     down = True
     connector = paced(outcome=staticmethod(lambda: Unavailable("down", status=503) if down else None))
     async with running_platform(tmp_path, connector) as running:

@@ -155,14 +155,19 @@ def _row(id: str, effect: str) -> ActionRow:
     )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _on_every_storage() -> None:
+    """The transitions are plain units of work: one database is enough for them."""
+
+
 @pytest.mark.parametrize("effect", ["once", "idempotent", "checkable"])
 def test_whatever_happens_the_state_is_the_truth(
     tmp_path: Path, effect: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.modules.actions.gates.BREAK_AFTER", 1 << 30)
     engine = writer_engine(tmp_path / "a.db")
-    with engine.begin() as connection:
-        connection.exec_driver_sql("PRAGMA synchronous=OFF")  # nothing here is about the disk
+    # Nothing here is about the disk.
+    engine.raw_connection().driver_connection.execute("PRAGMA synchronous=OFF")  # type: ignore[union-attr]
     Base.metadata.create_all(engine)
     for seed in range(WALKS):
         world = World(engine, effect, f"act_{seed}", random.Random(f"{effect}{seed}"))

@@ -255,8 +255,8 @@ async def test_a_scheduled_action_runs_when_it_is_due(tmp_path: Path) -> None:
     connector = told(lambda call: {"call": call})
     async with running_platform(tmp_path, connector) as running:
         connection = (await running.connect("told"))["id"]
-        action = (await request(running, connection, run_at=at(0.8))).json()
-        cancelled = (await request(running, connection, run_at=at(0.8))).json()
+        action = (await request(running, connection, run_at=at(2.0))).json()
+        cancelled = (await request(running, connection, run_at=at(2.0))).json()
         assert (action["state"], action["waiting"]) == ("queued", "time")
         answer = await running.client.post(f"/api/v1/actions/{cancelled['id']}/cancel")
         assert answer.json()["state"] == "cancelled"

@@ -348,6 +348,8 @@ async def test_attempts_that_a_dead_process_left_open_end_by_effect(tmp_path: Pa
         assert lost == 2
         seen = await running.get(f"/api/v1/actions/{once['id']}")
         assert (seen["state"], seen["error"]["code"]) == ("unknown", "interrupted")
+        path = f"/api/v1/actions/{idempotent['id']}"
+        await eventually(lambda: running.get(path), lambda a: len(a["attempts"]) == 2)
         release.set()
         # The owner was alive after all: its own result replaces the guess, and `once` ran once.
         seen = await eventually(
