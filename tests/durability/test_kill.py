@@ -141,7 +141,6 @@ async def scene(
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.usefixtures("every_storage")
 async def test_what_was_acknowledged_survives_twenty_kills(
     tmp_path: Path,
     connectors: Path,
