@@ -118,7 +118,7 @@ async def test_what_belongs_to_another_tenant_answers_like_what_does_not_exist(t
 
         # They are there for their owner, so that the above says something.
         owner = {"Trunkline-Tenant": "theirs"}
-        operations.sort(key=lambda operation: (operation[0] == "delete", len(operation[1])))
+        operations.sort(key=lambda operation: (operation[0] == "delete", -len(operation[1])))
         for method, path in operations:
             [parameter] = re.findall(r"\{(\w+)\}", path)
             answer = await running.client.request(
