@@ -1,7 +1,7 @@
 """Places at which a test can have this process die, as by a power cut: named, and listed in POINTS.
 
 For testing only, and off unless two variables say so at the start: TRUNKLINE_TESTING=failpoints, and
-TRUNKLINE_FAILPOINT=<name> or <name>:<n>, which kills the process when it comes to that place for the nth time.
+TRUNKLINE_FAILPOINT=<name> or <name>:<n>, which kills the process as it comes to that place for the nth time.
 Off, a point costs one look at a module's variable.
 """
 

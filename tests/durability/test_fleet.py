@@ -15,10 +15,10 @@ from app.integrations.twin import running
 from tests.support.platform import eventually
 from tests.support.postgres import PostgresServer
 from tests.support.process import PlatformProcess, connect, walk
+from tests.support.senders import SECRET
 from tests.support.storage import MASTER_KEY
 
-from .senders import SECRET
-from .test_kill import Scene, Traffic
+from .fleet_traffic import Scene, Traffic
 
 NODE_TIMEOUT = 2.0
 ROUNDS = 8

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import NotFound, StorageUnavailable
 from app.infra.db import Database
+from app.infra.failpoints import failpoint
 from app.infra.nodes import Nodes
 from app.infra.place import kind_and_place
 from app.infra.queue import WorkQueue
@@ -89,8 +90,11 @@ class ActionRunner:
         )
         if attempt is None:
             return
+        failpoint("action.opened")
         outcome = await self._try(attempt)
+        failpoint("action.answered")
         await self._close(attempt, outcome)
+        failpoint("action.closed")
 
     async def sweep(self) -> None:
         """Now and then: ends what has passed its deadline, and wakes what nobody else has woken."""
