@@ -1,6 +1,7 @@
 """A disk that forgets what was never synced, that is slow, or that is full."""
 
 import contextlib
+import errno
 import functools
 import importlib.util
 import os
@@ -23,6 +24,8 @@ SHARES = (0.0, 0.0, 0.3, 0.8)
 """How much of what was never synced has reached the disk all the same, by chance."""
 
 MEGABYTE = 1 << 20
+
+FILLING_TRIES = 100
 
 
 class NoCompiler(Exception):
@@ -140,9 +143,20 @@ class SmallDisk:
             log = platform.data_dir / "trunkline.db-wal"
             _limit(platform, (log.stat().st_size if log.exists() else 0) + room)
             return
-        with self._filler.open("wb") as file, contextlib.suppress(OSError):
-            free = os.statvfs(self.folder)
-            os.posix_fallocate(file.fileno(), 0, max(free.f_bavail * free.f_frsize - room, 1))
+        with self._filler.open("wb") as file:
+            for _ in range(FILLING_TRIES):
+                about = os.statvfs(self.folder)
+                length = about.f_bavail * about.f_frsize - room
+                if length <= 0:
+                    return
+                try:
+                    os.posix_fallocate(file.fileno(), 0, length)
+                except OSError as error:  # the platform has written meanwhile
+                    if error.errno != errno.ENOSPC:
+                        raise
+                else:
+                    return
+        raise AssertionError("the disk could not be filled")
 
     def free(self, platform: PlatformProcess) -> None:
         """There is room again."""

@@ -42,7 +42,8 @@ class CourierConnector(BaseIntegration):
     ]
 
     def __init__(self, settings: CourierSettings, http: ConnectorHttp, token: str = "") -> None:
-        self._http = http.bind(settings.base_url)
+        # How long to wait is the platform's to say, with action_timeout.
+        self._http = http.bind(settings.base_url, timeout=3600.0)
 
     async def deliver(self, parcel: Parcel) -> Any:
         return (await self._http.post("/effects", json=parcel.model_dump())).json()
