@@ -265,8 +265,17 @@ class _Session:
     async def _saves(self) -> AsyncIterator[set[Path]]:
         from watchfiles import awatch
 
-        async for found in awatch(*self._folders, debounce=SETTLE_MS, step=SETTLE_MS // 4):
-            yield {Path(path) for _, path in found}
+        while True:
+            watch = awatch(*self._folders, debounce=SETTLE_MS, step=SETTLE_MS // 4)
+            async with contextlib.aclosing(watch):
+                async for found in watch:
+                    paths = {Path(path) for _, path in found}
+                    yield paths
+                    if not paths.isdisjoint(self._folders):
+                        break  # a folder that was removed, or moved, took its watch with it
+            while not all(folder.is_dir() for folder in self._folders):
+                await asyncio.sleep(SETTLE_MS / 1000)
+            yield set(self._folders[:1])
 
     async def _renew(self, paths: set[Path]) -> None:
         """Puts the new code to use, if it can be used."""
@@ -348,14 +357,14 @@ class _Session:
         for path in paths:
             for folder in self._folders:
                 if path.is_relative_to(folder):
-                    name, *inside = path.relative_to(folder).parts
-                    if not (inside or path.is_dir()):
+                    name, *inside = path.relative_to(folder).parts or ("",)
+                    if not (inside or path.is_dir()) or not name:
                         return None
                     names.add(name)
         return sorted(names)
 
     def _shown(self, path: Path) -> str:
-        inside = (path.relative_to(folder) for folder in self._folders if path.is_relative_to(folder))
+        inside = (path.relative_to(folder) for folder in self._folders if folder in path.parents)
         return str(next(inside, path))
 
 

@@ -1,6 +1,7 @@
 """`trunkline dev`: what somebody sees who writes a connector."""
 
 import json
+import shutil
 import signal
 import threading
 import time
@@ -200,6 +201,20 @@ def test_a_connector_that_ends_the_process_waits_for_the_next_save(bench: Bench)
     bench.save()
     bench.until("restarted")
     assert send(rooms, RED | {"change": "moved"}) == 200
+
+
+def test_a_folder_that_goes_and_comes_back_is_watched_again(bench: Bench) -> None:
+    """As when another branch is checked out, where it does not exist."""
+    bench.until("looked")
+    connectors, away = bench.folder / "connectors", bench.folder / "away"
+    connectors.rename(away)
+    assert "does not exist" in bench.until("broken")["reason"]
+    bench.until("kept")
+    shutil.copytree(away, connectors)
+    assert bench.until("restarted")["seconds"] < 10
+    bench.save(("Rooms\"", "Halls\""))
+    assert bench.until("saved")["files"] == ["rooms/connector.py"]
+    bench.until("restarted")
 
 
 def test_requests_wait_while_the_platform_restarts(bench: Bench) -> None:

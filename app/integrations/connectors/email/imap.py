@@ -47,6 +47,9 @@ MOST_BYTES = 8_000_000
 MOST_HEADER_BYTES = 65536
 LONGEST_LINE = 4_000_000
 
+LARGEST_NUMBER = 2**63 - 1
+"""RFC 9051, 9 has no larger one, and what is stored has none."""
+
 UID_WINDOW = 10_000
 """A longer way to the newest message is searched in pieces."""
 
@@ -421,7 +424,7 @@ class Session:
             ) from None
         except (imaplib.IMAP4.error, ImapToolsError) as error:
             raise Unavailable(f"{self.server} did not do what was asked: {self._words(error)}.") from None
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, ArithmeticError) as error:
             # Both libraries take an answer apart as if it were what they expect.
             raise Unavailable(
                 f"{self.server} gave an answer that is not IMAP ({type(error).__name__})."
@@ -508,7 +511,9 @@ class Session:
         self._exists = int(exists[-1] or 0)
         numbers = {name: client.response(name)[1][-1] for name in ("UIDVALIDITY", "UIDNEXT")}
         uidnext = numbers["UIDNEXT"]
-        return Opened(int(numbers["UIDVALIDITY"] or 0), int(uidnext) if uidnext else None, self._exists)
+        return Opened(
+            _number(numbers["UIDVALIDITY"] or 0), _number(uidnext) if uidnext else None, self._exists
+        )
 
     def last_uid(self, opened: Opened) -> int:
         """The highest number given away so far."""
@@ -540,7 +545,7 @@ class Session:
     def _search(self, criteria: str) -> list[int]:
         status, data = self._client.uid("SEARCH", criteria)
         self._well(status, data)
-        return sorted({int(number) for line in data if line for number in line.split()})
+        return sorted({_number(number) for line in data if line for number in line.split()})
 
     def outlines(self, uids: Sequence[int]) -> dict[int, Outline]:
         status, data = self._client.uid("FETCH", ",".join(map(str, uids)), "(UID RFC822.SIZE INTERNALDATE)")
@@ -551,7 +556,8 @@ class Session:
             uid, size = _UID.search(text), _SIZE.search(text)
             if uid is not None and size is not None:
                 date = _INTERNALDATE.search(text)
-                found[int(uid[1])] = Outline(int(uid[1]), int(size[1]), _moment(date[1]) if date else None)
+                number, moment = _number(uid[1]), _moment(date[1]) if date else None
+                found[number] = Outline(number, _number(size[1]), moment)
         return found
 
     def content(self, uid: int, *, headers_only: bool) -> bytes | None:
@@ -624,6 +630,8 @@ class Session:
         result = getattr(error, "command_result", None)
         parts = result[1] if isinstance(result, tuple) and len(result) > 1 else [str(error)]
         said = " ".join(p.decode("utf-8", "replace") if isinstance(p, bytes) else str(p) for p in parts)
+        # imaplib quotes the line, which is a piece of a message if its length was told wrong.
+        said = re.sub(r"(unexpected[\w ]* response): .*", r"\1", said, flags=re.DOTALL)
         return self._http.redacted(" ".join(re.sub(r"[\x00-\x1f\x7f]", " ", said).split()))[:300].rstrip(".")
 
 
@@ -656,10 +664,18 @@ _SHORT_BODY = re.compile(rb'\bBODY\[(?:HEADER)?\](?:<\d+>)? (?:NIL|"((?:[^"\\]|\
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
+def _number(text: bytes | int) -> int:
+    """Raises ValueError if there is no such number in IMAP: in the cursor, nothing would come after it."""
+    number = int(text)
+    if not 0 <= number <= LARGEST_NUMBER:
+        raise ValueError("a number that IMAP does not have")
+    return number
+
+
 def _moment(text: bytes) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text.decode("ascii").strip())
-    except (ValueError, IndexError, TypeError):
+    except (ValueError, IndexError, TypeError, OverflowError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
@@ -694,6 +710,7 @@ class ImapClient(imaplib.IMAP4):
         self._largest = largest
         self._connected = connected
         self._incoming = bytearray()
+        self._received = 0  # bytes since we have last said something
         super().__init__(host, port, REPLY_SECONDS)
 
     def open(self, host: str = "", port: int = 143, timeout: float | None = None) -> None:
@@ -745,6 +762,7 @@ class ImapClient(imaplib.IMAP4):
         return self._taken(end + 1)
 
     def send(self, data: Any) -> None:
+        self._received = 0
         self.sock.sendall(data)
 
     def shutdown(self) -> None:
@@ -754,6 +772,10 @@ class ImapClient(imaplib.IMAP4):
         data = self.sock.recv(256 * 1024)
         if not data:
             raise self.abort("it closed the connection")
+        self._received += len(data)
+        if self._received > self._largest + LONGEST_LINE:
+            # Each piece may be of a bearable size, and all of them are kept until the answer ends.
+            raise self.abort(f"it sent more than {self._largest + LONGEST_LINE} bytes as one answer")
         self._incoming += data
 
     def _taken(self, size: int) -> bytes:

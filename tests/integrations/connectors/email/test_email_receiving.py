@@ -577,6 +577,9 @@ async def test_a_message_that_cannot_be_fetched_holds_up_the_others_three_times(
     "answers",
     [
         {"EXAMINE": ["* x EXISTS", "* OK [UIDVALIDITY many] v", "OK done"]},
+        {"EXAMINE": ["* 1 EXISTS", "* OK [UIDVALIDITY 7] v", f"* OK [UIDNEXT {10**20}] n", "OK done"]},
+        {**HAVING_ONE, "UID SEARCH": [f"* SEARCH {10**20}", "OK done"]},
+        {**HAVING_ONE, "UID FETCH 5 (UID RFC822": [f"* 1 FETCH (UID 5 RFC822.SIZE {10**20})", "OK done"]},
         {**HAVING_ONE, "UID SEARCH": ["* SEARCH five", "OK done"]},
         {**HAVING_ONE, "UID SEARCH": ["BAD no"]},
         {**HAVING_ONE, "UID FETCH 5 (UID BODY": ["* 1 FETCH (UID 5 BODY[] {99999999999}", "OK"]},
@@ -606,6 +609,38 @@ async def test_a_line_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) ->
     async with talking(serve) as port:
         with pytest.raises(Unavailable):
             await reader(port).check()
+
+
+async def test_pieces_without_end_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imap_module, "LONGEST_LINE", 100_000)
+    piece = "* 1 FETCH (UID 5 BODY[] {90000}\r\n" + "x" * 90_000 + ")"
+    answers = {**HAVING_ONE, "UID FETCH 5 (UID BODY": [piece] * 20 + ["OK done"]}
+    async with talking(scripted(answers)) as port:
+        with pytest.raises(Unavailable, match="as one answer"):
+            await reader(port, start_at="beginning", max_message_bytes=1000).poll_messages(None)
+
+
+async def test_a_message_whose_length_is_told_wrong_is_not_quoted() -> None:
+    answers = {
+        **HAVING_ONE,
+        "UID FETCH 5 (UID BODY": ["* 1 FETCH (UID 5 BODY[] {5}\r\nHello\r\nthe pin is 4711\r\n)", "OK done"],
+    }
+    async with talking(scripted(answers)) as port:
+        with pytest.raises(Unavailable, match="unexpected response") as raised:
+            await reader(port, start_at="beginning").poll_messages(None)
+    assert "pin" not in str(raised.value)
+
+
+@pytest.mark.parametrize("date", ["17-Jul-2024 02:44:25 +99999999999999", "17-Jul-99999999 02:44:25 +0000"])
+async def test_a_date_that_is_none_holds_up_no_message(date: str) -> None:
+    outline = f'* 1 FETCH (UID 5 RFC822.SIZE 20 INTERNALDATE "{date}")'
+    answers = {
+        **HAVING_ONE,
+        "UID FETCH 5 (UID RFC822": [outline, "OK done"],
+        "UID FETCH 5 (UID BODY": ["* 1 FETCH (UID 5 BODY[] {14}\r\nSubject: 5\r\n\r\n)", "OK done"],
+    }
+    async with talking(scripted(answers)) as port:
+        assert await Following(reader(port, start_at="beginning")).poll() == ["5"]
 
 
 async def test_an_idle_that_is_offered_and_refused_is_done_without() -> None:
