@@ -273,7 +273,7 @@ class _Session:
                     yield paths
                     if not paths.isdisjoint(self._folders):
                         break  # a folder that was removed, or moved, took its watch with it
-            while not all(folder.is_dir() for folder in self._folders):
+            while not all(folder.is_dir() for folder in self._folders):  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(SETTLE_MS / 1000)
             yield set(self._folders[:1])
 
