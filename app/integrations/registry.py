@@ -463,6 +463,8 @@ def _import_failure(package: str, error: BaseException) -> Broken:
         if package.rsplit(".", 1)[-1] in Path(frame.filename).parts
     ]
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        place = f" ({error.filename}:{error.lineno})"  # its frames end where it was imported
     if isinstance(error, DeclarationError):
         return Broken(package, error.problem, f"{error.remedy}{place}")
     if isinstance(error, ModuleNotFoundError) and error.name:

@@ -212,6 +212,8 @@ def _field_name(key: str, taken: set[str]) -> str:
 def _singular(name: str) -> str:
     if name.lower().endswith("ies") and len(name) > 4:
         return f"{name[:-3]}y"
+    if name.lower().endswith(("sses", "xes", "tches", "shes")):
+        return name[:-2]
     ends_so = name.lower().endswith("s") and not name.lower().endswith(("ss", "us", "is"))
     return name[:-1] if ends_so and len(name) > 3 else name
 

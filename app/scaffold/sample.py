@@ -28,6 +28,10 @@ _TOKEN = re.compile(
     r"\b(?:(?:sk|pk|rk)_(?:live|test)_|whsec_|xox[abeoprs]-|gh[pousr]_|github_pat_|glpat-|shp(?:at|ss)_|AKIA|AIza"
     r"|ya29\.|eyJ)[\w.~+/=-]{6,}|(?i:\b(?:bearer|basic) )[\w.~+/=-]{8,}"
 )
+_IN_URL = re.compile(
+    r"(?<=[?&])(?P<name>[\w.-]{1,60})=[^&#\s\"'<>]+|(?<=://)[^/?#@\s\"'<>]+:[^/?#@\s\"'<>]+(?=@)"
+)
+"""A parameter, or the user and password before a host."""
 _BETWEEN_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[^A-Za-z0-9]+")
 
 
@@ -149,13 +153,20 @@ class _Scrubber:
         return clean
 
     def _text(self, text: str) -> str:
-        return _EMAIL.sub(self._address, _TOKEN.sub(SCRUBBED, text))
+        return _EMAIL.sub(self._address, _TOKEN.sub(SCRUBBED, _IN_URL.sub(_without_secret, text)))
 
     def _address(self, found: re.Match[str]) -> str:
         address = found[0].lower()
         if address.endswith(("@example.com", "@example.org", "@example.net")):
             return found[0]
         return self._addresses.setdefault(address, f"person{len(self._addresses) + 1}@example.com")
+
+
+def _without_secret(found: re.Match[str]) -> str:
+    name = found["name"]
+    if name is None:
+        return SCRUBBED
+    return f"{name}={SCRUBBED}" if _SECRET.search(snake_case(name)) else found[0]
 
 
 def _shown(key: str) -> str:

@@ -212,7 +212,7 @@ def test_a_folder_that_goes_and_comes_back_is_watched_again(bench: Bench) -> Non
     bench.until("kept")
     shutil.copytree(away, connectors)
     assert bench.until("restarted")["seconds"] < 10
-    bench.save(("Rooms\"", "Halls\""))
+    bench.save(('Rooms"', 'Halls"'))
     assert bench.until("saved")["files"] == ["rooms/connector.py"]
     bench.until("restarted")
 

@@ -202,6 +202,8 @@ def test_fields_are_named_like_attributes_and_read_by_their_own_names() -> None:
         ([{"a": {"b": 1}}, {"a": [1]}], "a: Any"),
         ([{"a": "2030-01-02T03:04:05Z"}], "a: str"),
         ([{"stories": [{"x": 1}, {"y": 2}]}], "stories: list[Story]"),
+        ([{"addresses": [{"x": 1}]}], "addresses: list[Address]"),
+        ([{"purchases": [{"x": 1}]}], "purchases: list[Purchase]"),
         ([{"a": {"ann@corp.io": 1}}], "a: dict[str, Any]"),
         ([{"a": {str(number): 1 for number in range(101)}}], "a: dict[str, Any]"),
     ],

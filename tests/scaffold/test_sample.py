@@ -82,6 +82,18 @@ def test_credentials_are_replaced_wherever_they_stand(text: str) -> None:
     assert where == ["note"]
 
 
+@pytest.mark.parametrize(
+    ("url", "left"),
+    [
+        ("https://x.io/f?token=0123abcd&page=2#top", "https://x.io/f?token=scrubbed&page=2#top"),
+        ("https://x.io/f?page=2&X-Amz-Signature=0f", "https://x.io/f?page=2&X-Amz-Signature=scrubbed"),
+        ("http://ann:hunter2@localhost:80/?q=a:b@c", "http://scrubbed@localhost:80/?q=a:b@c"),
+    ],
+)
+def test_credentials_in_urls_are_replaced(url: str, left: str) -> None:
+    assert scrubbed({"link": f"see {url}"}) == ({"link": f"see {left}"}, ["link"])
+
+
 def test_addresses_are_replaced_each_by_the_same() -> None:
     value, where = scrubbed(
         {"from": "Ann <ann@corp.io>", "to": ["BEN@corp.io", "ann@corp.io"], "cc": "x@example.com"}
