@@ -1,5 +1,6 @@
 """A disk that forgets what was never synced, that is slow, or that is full."""
 
+import asyncio
 import contextlib
 import errno
 import functools
@@ -75,6 +76,14 @@ class ForgetfulDisk:
     def in_effect(self) -> bool:
         """Whether the platform's syncs have come to the image."""
         return (self.image / "trunkline.db").exists()
+
+    async def wait_for_writes(self) -> None:
+        """Waits, a second at most, until something has been written and not yet synced."""
+        log, image = self.data / "trunkline.db-wal", self.image / "trunkline.db-wal"
+        for _ in range(500):
+            if log.exists() and image.exists() and log.stat().st_size != image.stat().st_size:
+                return
+            await asyncio.sleep(0.002)
 
     def variables(self) -> dict[str, str]:
         return {

@@ -44,6 +44,7 @@ async def cut_the_power(bench: Bench) -> list[Verdict]:
         try:
             for _ in range(size.cuts):
                 await asyncio.sleep(chance.uniform(0.5, 1.5))
+                await disk.wait_for_writes()
                 platform.kill()
                 lost += disk.cut(chance)
                 await platform.start()
