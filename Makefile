@@ -41,7 +41,7 @@ $(EMULATORS_NODE): $(EMULATORS_STAMP) $(EMULATORS)/package.json $(EMULATORS)/pac
 	ci --prefix $(EMULATORS) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $(EMULATORS_NODE)
 
-.PHONY: help install demo serve test emulators check bench docs lock clean
+.PHONY: help install demo serve test emulators check bench torture docs lock clean
 help: ## Show what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-9s %s\n", $$1, $$2}'
 
@@ -68,6 +68,12 @@ check: $(STAMP) ## Formatting, lint, types, import rules, generated docs
 
 bench: $(STAMP) ## Measure throughput as ratios within one run (ARGS=--quick)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+# Only where there is no C compiler is one installed, from its own lock file.
+torture: $(STAMP) ## Try to break every promise, five minutes (ARGS=--long: half an hour)
+	@command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || \
+		$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-torture.lock
+	@$(BIN)/python -m tests.torture $(ARGS)
 
 docs: $(STAMP) ## Regenerate the generated pages in docs/
 	@$(BIN)/python -m scripts.generate_docs

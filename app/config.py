@@ -1,8 +1,9 @@
 """Settings: `TRUNKLINE_*` environment variables, overridden by flags of the same names."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -23,6 +24,24 @@ class Settings(BaseSettings):
         default=Path("~/.trunkline"),
         description="Folder of the database, the master key and the admin key",
         validate_default=True,
+    )
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="PostgreSQL for any number of nodes, such as "
+        "postgresql://trunkline:PASSWORD@host/trunkline; without it, an SQLite file in the data folder "
+        "and one process",
+    )
+    allow_superuser: bool = Field(
+        default=False, description="Start although the database's role is a superuser of PostgreSQL"
+    )
+    role: Literal["all", "api"] = Field(
+        default="all",
+        description="What `trunkline serve` does: everything, or requests only, and the work is done by "
+        "`trunkline worker` (needs a database_url)",
+    )
+    node_timeout: Annotated[float, Field(gt=0)] = Field(
+        default=10.0,
+        description="Seconds without a heartbeat after which a node counts as dead and others take over",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
@@ -58,6 +77,13 @@ class Settings(BaseSettings):
     )
     action_concurrency: Annotated[int, Field(ge=1)] = Field(
         default=32, description="Actions that run at the same time"
+    )
+    action_attempts: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=20, description="Tries of an action that provably did not happen or may be repeated"
+    )
+    action_lifetime: Annotated[float, Field(gt=0)] = Field(
+        default=24 * 3600.0,
+        description="Seconds after an action is due in which a try may begin, unless it has its own deadline",
     )
     retention_days: Annotated[int, Field(ge=1)] = Field(
         default=30, description="Days that webhooks and events are kept"
@@ -95,6 +121,33 @@ class Settings(BaseSettings):
                 "it must be an http or https address without a query, such as https://hooks.example.com"
             )
         return value.rstrip("/")
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        try:
+            parts = urlsplit(value.get_secret_value())
+        except ValueError:
+            parts = urlsplit("")
+        if parts.scheme not in ("postgresql", "postgres") or not parts.path.strip("/"):
+            raise ValueError(
+                "it must name a PostgreSQL database, such as postgresql://trunkline:PASSWORD@host/trunkline"
+            )
+        return value
+
+    @property
+    def shown_database_url(self) -> str | None:
+        """Without the password."""
+        if self.database_url is None:
+            return None
+        parts = urlsplit(self.database_url.get_secret_value())
+        user, _, place = parts.netloc.rpartition("@")
+        name, _, password = user.partition(":")
+        shown = f"{name}:***@{place}" if password else parts.netloc
+        query = re.sub(r"(?i)((?:^|&)[^=&]*password=)[^&]*", r"\1***", parts.query)
+        return urlunsplit(parts._replace(netloc=shown, query=query))
 
     @property
     def database_path(self) -> Path:

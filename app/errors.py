@@ -8,7 +8,7 @@
     ├── Conflict              409
     ├── Invalid               422  with the fields that are wrong
     ├── TooLarge              413
-    └── StorageUnavailable    503  nothing was stored; come back later
+    └── StorageUnavailable    503  it could not be stored; come back later
 
 Every error has a stable `code`, a sentence that says what happened, and a `remedy` that says what to do.
 None of them names a secret or a payload value.
@@ -84,10 +84,13 @@ class TooLarge(TrunklineError):
 class StorageUnavailable(TrunklineError):
     code = "storage_unavailable"
 
-    def __init__(self, message: str) -> None:
-        super().__init__(
-            message, remedy="Nothing was stored. Send it again after the time in Retry-After.", retry_after=5
-        )
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str = "Nothing was stored. Send it again after the time in Retry-After.",
+    ) -> None:
+        super().__init__(message, remedy=remedy, retry_after=5)
 
 
 HTTP_STATUS: dict[type[TrunklineError], int] = {

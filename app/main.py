@@ -8,48 +8,36 @@ import socket
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import httpx2
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from sqlalchemy.orm import Session
 
 from app.config import Settings
+from app.infra import failpoints
 from app.infra import log as logging_setup
-from app.infra.crypto import decode_master_key, master_key_from_file, write_private
 from app.infra.db import Database
 from app.infra.listener import bind, url_of
-from app.infra.migrate import upgrade
-from app.infra.queue import EmbeddedQueue
-from app.infra.sqlite import SqliteDatabase, lock_data_dir, writer_engine
 from app.integrations.registry import Registry
 from app.modules import problems
 from app.modules.access.router import router as access_router
-from app.modules.access.service import NewKey, first_admin_key
 from app.modules.actions.router import router as actions_router
-from app.modules.actions.runner import ActionRunner
 from app.modules.events.router import router as events_router
 from app.modules.integrations.directory import Directory
 from app.modules.integrations.instances import Instances
 from app.modules.integrations.refusals import Refusals
-from app.modules.integrations.registration import Registration
 from app.modules.integrations.router import router as integrations_router
-from app.modules.integrations.service import Connections, connections_without_connector, sync_catalogue
-from app.modules.polling.poller import Poller
 from app.modules.polling.router import router as polling_router
 from app.modules.problems import ProblemOut
-from app.modules.secrets.service import DatabaseSecrets, EnvironmentSecrets, TenantKeys, has_master_key
-from app.modules.webhooks.ingress import Asgi, WebhookIngress
+from app.modules.webhooks.ingress import Asgi, Load, WebhookIngress
 from app.modules.webhooks.keys import FetchedKeys
-from app.modules.webhooks.processor import Processor
 from app.modules.webhooks.router import router as webhooks_router
-from app.worker import Worker
+from app.worker import Core, Worker, open_core
 
 log = structlog.get_logger()
 
-ADMIN_KEY_FILE = "admin.key"
 QUIET_SECONDS = 0.05
 """How long after the last answer the webhook endpoint still counts as busy."""
 
@@ -67,13 +55,10 @@ class Platform:
     app: Asgi
     admin_key: str | None
     """The admin key, at the first start only."""
-    _lock: IO[str]
+    core: Core
 
     async def close(self) -> None:
-        await self.worker.stop()
-        await self.instances.close()
-        await self.database.close()
-        self._lock.close()
+        await self.core.close()
 
 
 async def open_platform(
@@ -82,120 +67,62 @@ async def open_platform(
     registry: Registry | None = None,
     key_transport: httpx2.AsyncBaseTransport | None = None,
 ) -> Platform:
-    """Opens the data folder and starts all work. `local_url` tells where this process listens; `registry`
+    """Opens the storage and starts all work. `local_url` tells where this process listens; `registry`
     replaces the connectors that would be discovered, `key_transport` the network from which providers' public
     keys are fetched.
 
     Raises StartupError, in one line with what to do.
     """
-    lock = lock_data_dir(settings.data_dir)
-    try:
-        return await _open(settings, local_url, registry, key_transport, lock)
-    except BaseException:
-        lock.close()
-        raise
-
-
-async def _open(
-    settings: Settings,
-    local_url: Callable[[], str],
-    registry: Registry | None,
-    key_transport: httpx2.AsyncBaseTransport | None,
-    lock: IO[str],
-) -> Platform:
-    engine = writer_engine(settings.database_path)
-    try:
-        applied = upgrade(engine)
-    finally:
-        engine.dispose()
-    if applied:
-        log.info("schema_upgraded", revisions=applied)
-    registry = registry or Registry.discover(settings.connectors_path)
-    for broken in registry.broken:
-        log.warning("connector_broken", source=broken.source, reason=broken.reason, remedy=broken.remedy)
-
-    def make_admin_key(session: Session) -> NewKey | None:
-        admin = first_admin_key(session)
-        if admin:
-            # Before the commit: a kill in between leaves a file that says nothing, not a key nobody knows.
-            write_private(settings.data_dir / ADMIN_KEY_FILE, admin.key + "\n")
-        return admin
-
-    database = await SqliteDatabase.open(settings.database_path)
-    try:
-        encrypted = await database.read(has_master_key)
-        keys = TenantKeys(load_master_key(settings, create=not encrypted))
-        await database.write(keys.check)
-        admin = await database.write(make_admin_key)
-    except BaseException:
-        await database.close()
-        raise
-
-    queue = EmbeddedQueue(database, concurrency=settings.action_concurrency)
-    read_only = settings.secret_store == "environment"  # noqa: S105 - where they live, not what they are
-    store = EnvironmentSecrets() if read_only else DatabaseSecrets(keys)
-    connections = Connections(registry, store, keys, queue)
-    instances = Instances(database, connections)
-    refusals = Refusals()
+    load = Load()
 
     def base_url() -> str:
         return settings.public_url or local_url()
 
     def busy() -> bool:
-        load = ingress.load
         return load.in_flight > 0 or time.monotonic() - load.answered_at < QUIET_SECONDS
 
-    processor = Processor(
-        database, instances, handler_timeout=settings.handler_timeout, base_url=base_url, busy=busy
-    )
-    api = build_api(
-        settings.max_request_bytes,
-        database=database,
-        registry=registry,
-        queue=queue,
-        connections=connections,
-        instances=instances,
-        refusals=refusals,
-        base_url=base_url,
-    )
-    ingress = WebhookIngress(
-        api,
-        database,
-        Directory(database, connections),
-        refusals,
-        processor,
-        FetchedKeys(key_transport),
-        max_body=settings.max_body_bytes,
-        base_url=base_url,
-    )
-    worker = Worker(
-        settings=settings,
-        database=database,
-        queue=queue,
-        processor=processor,
-        poller=Poller(
-            database,
-            registry,
-            instances,
-            public_url=settings.public_url,
-            handler_timeout=settings.handler_timeout,
-        ),
-        runner=ActionRunner(database, instances, queue, timeout=settings.action_timeout),
-        registration=Registration(database, connections, instances, settings.public_url),
-    )
-    await database.write(lambda session: sync_catalogue(session, registry))
-    await database.write(connections.register_all)
-    absent = await database.read(lambda session: connections_without_connector(session, registry))
-    for key, count in absent.items():
-        log.warning(
-            "connector_missing",
-            integration=key,
-            connections=count,
-            remedy="Its connections are unavailable. Is it broken, or is --connectors-path not set?",
+    core = await open_core(settings, settings.role, base_url, busy=busy, registry=registry)
+    try:
+        refusals = Refusals()
+        api = build_api(
+            settings.max_request_bytes,
+            database=core.database,
+            registry=core.registry,
+            queue=core.queue,
+            schedule=core.schedule,
+            connections=core.connections,
+            instances=core.instances,
+            refusals=refusals,
+            base_url=base_url,
         )
-    await worker.start()
-    shown = admin.key if admin else None
-    return Platform(settings, database, registry, worker, instances, refusals, ingress, shown, lock)
+        ingress = WebhookIngress(
+            api,
+            core.database,
+            Directory(core.database, core.connections, cache_seconds=core.cache_seconds),
+            refusals,
+            core.processor,
+            FetchedKeys(key_transport),
+            load=load,
+            owner=lambda: core.nodes.id,
+            max_body=settings.max_body_bytes,
+            base_url=base_url,
+        )
+        if settings.role == "all":
+            await core.worker.start()
+    except BaseException:
+        await core.close()
+        raise
+    return Platform(
+        settings,
+        core.database,
+        core.registry,
+        core.worker,
+        core.instances,
+        refusals,
+        ingress,
+        core.admin_key,
+        core,
+    )
 
 
 def build_api(max_body_size: int | None = None, **state: Any) -> FastAPI:
@@ -235,12 +162,6 @@ def build_api(max_body_size: int | None = None, **state: Any) -> FastAPI:
     return api
 
 
-def load_master_key(settings: Settings, *, create: bool) -> bytes:
-    if settings.master_key is not None:
-        return decode_master_key(settings.master_key.get_secret_value(), "TRUNKLINE_MASTER_KEY")
-    return master_key_from_file(settings.data_dir / "master.key", create=create)
-
-
 def _spare_the_collector() -> None:
     """Has the garbage collector look at what requests leave behind, seldom, and never again at the program
     itself: full collections of everything imported are what makes acknowledgements late."""
@@ -273,6 +194,8 @@ async def serve(
     `listener` and `registry` replace those that the settings would give; `beside` goes on until the stop.
     """
     logging_setup.configure(settings.log_level, settings.log_format)
+    if armed := failpoints.arm(os.environ):
+        log.warning("failpoint_armed", point=armed)
     os.umask(0o077)  # what is stored is nobody else's business
     listener = listener or bind(settings.host, settings.port)
     url = url_of(listener)

@@ -31,6 +31,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "cannot_be_cancelled": (409, "Only a queued action can be cancelled."),
     "cannot_be_resolved": (409, "Only an unknown action can be resolved."),
     "cannot_be_retried": (409, "Only an action that failed, is unknown or was cancelled can be retried."),
+    "deadline_passed": (422, "The deadline is over, or before run_at: give a later one, or leave it out."),
     "connection_disabled": (409, "The connection is disabled: enable it first."),
     "integration_unavailable": (409, "The connector is gone or broken: `GET /api/v1/integrations` says why."),
     "key_in_use": (409, "A key cannot revoke itself."),
@@ -59,7 +60,7 @@ ROUTE_PROBLEMS: dict[str, Sequence[str]] = {
         *("unknown_secret", "empty_secret", "secrets_read_only", "integration_unavailable"),
     ),
     "POST /api/v1/connections/{connection_id}/actions": (
-        *("unknown_action", "invalid_payload", "idempotency_key_reused"),
+        *("unknown_action", "invalid_payload", "idempotency_key_reused", "deadline_passed"),
         *("connection_disabled", "integration_unavailable"),
     ),
     "POST /api/v1/actions/{action_id}/cancel": ("cannot_be_cancelled",),
@@ -418,7 +419,7 @@ def _connector(shown: Any) -> list[str]:
         _table(("name", "pause", "deadline"), polls),
         "Events:" if events else "",
         _table(("type", "when", "a repetition has the same", "payload"), events),
-        "Actions (fields marked * are required):" if actions else "",
+        f"Actions (fields marked * are required), {_pace(shown.limits)}:" if actions else "",
         _table(("type", "what it does", "effect", "note", "payload"), actions),
     ]
 
@@ -427,6 +428,11 @@ def _names(declared: Any, *, required: bool = False) -> str:
     schema = declared.payload_schema or {}
     needed = schema.get("required", []) if required else []
     return ", ".join(f"`{name}`{'*' if name in needed else ''}" for name in schema.get("properties", {}))
+
+
+def _pace(limits: Any) -> str:
+    rate = f" and {limits.rate} in {limits.per:g} s" if limits.rate else ""
+    return f"at most {limits.concurrency} at a time{rate}"
 
 
 def _kind(action: Any) -> str:

@@ -17,6 +17,8 @@ from tests.support.process import PlatformProcess, connect, platform_process, wa
 from tests.support.specification import ROOT, drop_example
 from tests.support.wire import Exchange, WireServer, wire_server
 
+pytestmark = pytest.mark.usefixtures("every_storage")
+
 MESSAGE: dict[str, Any] = {"message": {"id": 7, "chat": {"id": 42}, "text": "hello", "more": [1, 2]}}
 API_KEY = "k-0123456789"
 

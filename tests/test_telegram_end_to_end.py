@@ -15,6 +15,8 @@ from app.integrations.twin import running
 from tests.support.platform import Running, eventually, running_platform
 from tests.support.process import connect, platform_process, walk
 
+pytestmark = pytest.mark.usefixtures("every_storage")
+
 BOT = 700111222
 TOKEN = f"{BOT}:AAthisIsTheBotTokenOfTheTests"
 USER = 1001

@@ -48,6 +48,7 @@ _COLUMNS: Columns = {
     "requested": "created_at",
     "type": "type",
     "state": "state",
+    "waiting": "waiting",
     "attempts": lambda action: len(action["attempts"]),
     "connection": "connection",
     "error": lambda action: _why(action) if action["error"] else None,
@@ -60,6 +61,7 @@ _COLUMNS: Columns = {
     "trunkline actions run con_01J… send_message -d chat_id=1001 -d text='Hello there' --wait 10",
     """trunkline actions run con_01J… send_message --data '{"chat_id": 1001, "text": "Hi"}'""",
     "trunkline actions run con_01J… send_photo --data @photo.json --idempotency-key order-17",
+    "trunkline actions run con_01J… send_message -d chat_id=1001 -d text=Hi --run-at 2027-01-01T09:00:00Z",
 )
 def run_action(
     call: Call,
@@ -76,6 +78,10 @@ def run_action(
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="Makes repeating this command safe.")
     ] = None,
+    run_at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Not before then (RFC 3339, with its time zone).")
+    ] = None,
+    deadline: Annotated[str | None, typer.Option(metavar="TIME", help="No try after then.")] = None,
 ) -> None:
     """Request an action. With --wait: exit code 1 unless it succeeds within that time."""
     if stray:
@@ -87,16 +93,21 @@ def run_action(
     schema = _payload_schema(call.api, connection, type) if inputs.needs_schema(given) else None
     headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
     first = min(wait or 0.0, PATIENCE)
-    deadline = time.monotonic() + (wait or 0.0)
+    until = time.monotonic() + (wait or 0.0)
     if wait:
         headers["prefer"] = f"wait={max(int(first), 1)}"
     action = call.api.post(
         f"{path_of('connections', connection)}/actions",
-        {"type": type, "payload": inputs.payload(given, schema)},
+        {
+            "type": type,
+            "payload": inputs.payload(given, schema),
+            **({"run_at": run_at} if run_at else {}),
+            **({"deadline": deadline} if deadline else {}),
+        },
         headers=headers,
         timeout=TIMEOUT + first,
     )
-    while wait and action["state"] in _PENDING and time.monotonic() < deadline:
+    while wait and action["state"] in _PENDING and time.monotonic() < until:
         time.sleep(PAUSE)
         action = call.api.get(path_of("actions", action["id"]))
     call.out.record(action)
@@ -130,7 +141,7 @@ def show_action(call: Call, action: Action) -> None:
 
 @remote(app, "cancel", "trunkline actions cancel act_01J…")
 def cancel_action(call: Call, action: Action) -> None:
-    """Cancel an action that has not begun."""
+    """Cancel a queued action. It ends unknown if an earlier try may have had its effect."""
     call.out.record(call.api.post(f"{path_of('actions', action)}/cancel"))
 
 

@@ -1,11 +1,14 @@
 """`trunkline config`: what is set, and where it comes from."""
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .commands import local, single
 from .flags import SECRET, Flags, settings_flags, warn_about_variables
 from .output import Output
+
+if TYPE_CHECKING:
+    from app.config import Settings
 
 app = single()
 
@@ -20,11 +23,10 @@ def config(out: Output, flags: Flags) -> None:
     settings = load_settings(**flags)
     rows = []
     for name, setting in Settings.model_fields.items():
-        value = getattr(settings, name)
         rows.append(
             {
                 "setting": name,
-                "value": ("set" if value else "not set") if name in SECRET else _shown(value),
+                "value": _value(settings, name),
                 "source": source_of(settings, name, flags, dict(os.environ)),
                 "variable": ENV_PREFIX + name.upper(),
                 "description": setting.description,
@@ -33,5 +35,10 @@ def config(out: Output, flags: Flags) -> None:
     out.items(rows, {"setting": "setting", "value": "value", "source": "source"}, empty="")
 
 
-def _shown(value: Any) -> Any:
+def _value(settings: "Settings", name: str) -> Any:
+    value = getattr(settings, name)
+    if name == "database_url":
+        return settings.shown_database_url
+    if name in SECRET:
+        return "set" if value else "not set"
     return value if value is None or isinstance(value, int | float) else str(value)

@@ -213,6 +213,53 @@ def list_polls(call: Call, connection: Connection) -> None:
     )
 
 
+@remote(
+    app,
+    "limits",
+    "trunkline connections limits con_01J…",
+    "trunkline connections limits con_01J… --concurrency 2 --rate 100 --per 60",
+    "trunkline connections limits con_01J… --reset",
+)
+def show_limits(
+    call: Call,
+    connection: Connection,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Actions at the same time.")] = None,
+    rate: Annotated[int | None, typer.Option(min=1, help="Actions in --per seconds.")] = None,
+    per: Annotated[float | None, typer.Option(metavar="SECONDS", help="What --rate is for (1).")] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Back to what the connector declares.")] = False,
+) -> None:
+    """See how fast actions go and what holds them back, or set it. What is not given is not limited."""
+    path = f"{_path(connection)}/limits"
+    given = {"concurrency": concurrency, "rate": rate, "per": per}
+    own = {name: value for name, value in given.items() if value is not None}
+    if reset and own:
+        raise WrongUsage("--reset and a limit say different things.", "Give one or the other.")
+    if reset:
+        call.api.delete(path)
+    elif own:
+        call.api.put(path, own)
+    _show_gate(call, call.api.get(path), connection)
+
+
+@remote(app, "resume", "trunkline connections resume con_01J…")
+def resume_connection(call: Call, connection: Connection) -> None:
+    """End the pause of a connection whose provider is back: what waits is tried now."""
+    _show_gate(call, call.api.post(f"{_path(connection)}/resume"), connection)
+
+
+def _show_gate(call: Call, gate: Json, connection: str) -> None:
+    call.out.record(
+        gate, {"limits": lambda g: _limits(g["limits"]), "declared": lambda g: _limits(g["declared"])}
+    )
+    if gate["state"] == "paused" and not call.out.as_json:
+        complain(f"To end the pause: trunkline connections resume {connection}")
+
+
+def _limits(limits: Json) -> str:
+    rate = f", {limits['rate']} in {limits['per']:g} s" if limits["rate"] else ""
+    return f"{limits['concurrency']} at the same time{rate}"
+
+
 def _path(connection: str) -> str:
     return path_of("connections", connection)
 

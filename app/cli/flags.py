@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 from app.config import ENV_PREFIX, Settings
+from app.infra import failpoints
 
 from .client import KEY_VARIABLE, URL_VARIABLE
 from .commands import Function, own_parameters, with_parameters
 from .output import complain
 
-SECRET = frozenset({"master_key"})
+SECRET = frozenset({"master_key", "database_url"})
 """Never a flag: every process of the machine can read command lines."""
 
 Flags = dict[str, str | None]
@@ -29,6 +30,7 @@ _OTHER_PREFIXES = (f"{ENV_PREFIX}SECRET__", f"{ENV_PREFIX}DURABILITY_")
 def warn_about_variables() -> None:
     """Says on standard error which variables look like settings and are none. Their values are not shown."""
     known = {ENV_PREFIX + name.upper() for name in Settings.model_fields} | OTHERS
+    known |= failpoints.variables(os.environ)
     for name in sorted(os.environ):
         upper = name.upper()
         if upper.startswith(ENV_PREFIX) and upper not in known and not upper.startswith(_OTHER_PREFIXES):

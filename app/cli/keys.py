@@ -1,7 +1,7 @@
 """`trunkline keys` and `trunkline tenants`: who may use the platform."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,9 @@ from .client import ADMIN_KEY_FILE, path_of
 from .commands import Call, DataDir, group, local, remote
 from .exits import CommandFailed
 from .output import Columns, Output
+
+if TYPE_CHECKING:
+    from app.modules.access.service import NewKey
 
 app = group("Make and revoke API keys.")
 tenants = group("See the tenants.")
@@ -51,10 +54,17 @@ def revoke_key(call: Call, key: Annotated[str, typer.Argument(help="Id of the ke
 
 @local(app, "recover", "trunkline keys recover --data-dir ./data")
 def recover_key(out: Output, data_dir: DataDir = None) -> None:
-    """Make a new admin key in the data folder, for when all are lost. The platform must not be running."""
+    """Make a new admin key in the data folder, for when all are lost.
+
+    On SQLite the platform must not be running. With PostgreSQL (TRUNKLINE_DATABASE_URL) it may be.
+    """
     from app.config import load_settings
 
     settings = load_settings(data_dir=data_dir)
+    if settings.database_url is not None:
+        made = _recover_on_postgres(settings.database_url.get_secret_value(), settings.allow_superuser)
+        _hand_out(out, made, settings.data_dir)
+        return
     if not settings.database_path.exists():
         raise CommandFailed(
             f"There is no database at {settings.database_path}.", "Name its folder with --data-dir."
@@ -62,7 +72,6 @@ def recover_key(out: Output, data_dir: DataDir = None) -> None:
 
     from sqlalchemy.orm import Session
 
-    from app.infra.crypto import write_private
     from app.infra.migrate import upgrade
     from app.infra.sqlite import lock_data_dir, writer_engine
     from app.modules.access.service import create_key as create_in
@@ -75,8 +84,34 @@ def recover_key(out: Output, data_dir: DataDir = None) -> None:
                 made = create_in(session, "recovered admin", None)
         finally:
             engine.dispose()
-        file: Path = settings.data_dir / ADMIN_KEY_FILE
-        write_private(file, made.key + "\n")
+        _hand_out(out, made, settings.data_dir)
+
+
+def _recover_on_postgres(url: str, allow_superuser: bool) -> "NewKey":
+    import asyncio
+
+    from app.infra.migrate import prepare_postgres
+    from app.infra.postgres import PostgresDatabase
+    from app.modules.access.service import create_key as create_in
+
+    async def recover() -> "NewKey":
+        await prepare_postgres(url, allow_superuser=allow_superuser)
+        database = await PostgresDatabase.open(url)
+        try:
+            return await database.write(lambda session: create_in(session, "recovered admin", None))
+        finally:
+            await database.close()
+
+    return asyncio.run(recover())
+
+
+def _hand_out(out: Output, made: "NewKey", folder: Path) -> None:
+    from app.infra.crypto import write_private
+    from app.infra.sqlite import make_data_dir
+
+    make_data_dir(folder)
+    file = folder / ADMIN_KEY_FILE
+    write_private(file, made.key + "\n")
     out.record({"id": made.row.id, "name": made.row.name, "key": made.key, "file": str(file)})
 
 

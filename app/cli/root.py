@@ -15,6 +15,7 @@ from .output import complain, sentence
 
 LOCAL = {
     "serve": ("serve", "app", "Run the platform."),
+    "worker": ("worker", "app", "Do the work of a platform of several nodes."),
     "demo": ("demo", "app", "See the main job done, against a local Telegram."),
     "dev": ("dev", "app", "Run the platform while you write a connector, and see what each change does."),
     "twin": ("twin", "app", "Run a local stand-in for a provider, and give it orders."),

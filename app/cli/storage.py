@@ -1,7 +1,7 @@
 """`trunkline migrate` and `trunkline backup`: care of the data folder."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,16 +9,26 @@ from .commands import DataDir, local, single
 from .exits import CommandFailed
 from .output import Output
 
+if TYPE_CHECKING:
+    from app.config import Settings
+
 migrate_app = single()
 backup_app = single()
 
 
 @local(migrate_app, "migrate", "trunkline migrate", "trunkline migrate --data-dir ./data --json")
 def migrate(out: Output, data_dir: DataDir = None) -> None:
-    """Bring the database up to date. `trunkline serve` does this too when it starts."""
+    """Bring the database up to date.
+
+    `trunkline serve` does this itself for SQLite. With PostgreSQL (TRUNKLINE_DATABASE_URL) it is this command
+    that does it: stop the nodes of the earlier version first.
+    """
     from app.config import load_settings
 
     settings = load_settings(data_dir=data_dir)
+    if settings.database_url is not None:
+        _migrate_postgres(out, settings, settings.database_url.get_secret_value())
+        return
 
     from app.infra.migrate import upgrade
     from app.infra.sqlite import lock_data_dir, writer_engine
@@ -29,8 +39,21 @@ def migrate(out: Output, data_dir: DataDir = None) -> None:
             applied = upgrade(engine)
         finally:
             engine.dispose()
+    _applied(out, str(settings.database_path), applied)
+
+
+def _migrate_postgres(out: Output, settings: "Settings", url: str) -> None:
+    import asyncio
+
+    from app.infra.migrate import upgrade_postgres
+
+    applied = asyncio.run(upgrade_postgres(url, allow_superuser=settings.allow_superuser))
+    _applied(out, settings.shown_database_url or "", applied)
+
+
+def _applied(out: Output, database: str, applied: list[str]) -> None:
     if out.as_json:
-        out.document({"database": str(settings.database_path), "applied": applied})
+        out.document({"database": database, "applied": applied})
     out.text(f"Applied: {', '.join(applied)}." if applied else "The database is up to date.")
 
 
@@ -48,6 +71,11 @@ def backup(
     from app.config import load_settings
 
     settings = load_settings(data_dir=data_dir)
+    if settings.database_url is not None:
+        raise CommandFailed(
+            f"The database {settings.shown_database_url} is PostgreSQL's to copy.",
+            'Use its own tool: pg_dump --format=custom --file=trunkline.dump "$TRUNKLINE_DATABASE_URL"',
+        )
 
     if not target.absolute().parent.is_dir():
         raise CommandFailed(

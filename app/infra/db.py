@@ -14,8 +14,10 @@ from functools import lru_cache
 from itertools import chain, islice
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from zlib import crc32
 
-from sqlalchemy import MetaData, Table
+from sqlalchemy import ColumnElement, MetaData, Table, any_, bindparam, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Session
 
 T = TypeVar("T")
@@ -53,7 +55,8 @@ class Database(ABC):
         """Runs the unit in a transaction and returns when it is on disk.
 
         What the unit raises is raised here, and nothing of the unit remains.
-        Raises StorageUnavailable if it cannot be made durable.
+        Raises StorageUnavailable if it cannot be made durable, or if nobody can tell whether it was. A unit
+        may be run more than once before it is committed, so it has no effect but on the session.
         """
 
     @abstractmethod
@@ -66,6 +69,10 @@ class Database(ABC):
         same time share one statement and one commit. Raises StorageUnavailable."""
 
     @abstractmethod
+    def tell(self, topics: set[str]) -> None:
+        """Wakes the subscribers on other nodes, soon. Whoever signals in a unit need not."""
+
+    @abstractmethod
     async def close(self) -> None:
         """Finishes what waits and lets go of the storage."""
 
@@ -75,6 +82,38 @@ def table_of(model: type[Base]) -> Table:
     table = model.__table__
     assert isinstance(table, Table)
     return table
+
+
+def insert_if_absent(session: Session, model: type[Base], **values: Any) -> bool:
+    """Inserts a row unless one with its key is there, also if another node is inserting it at the same time;
+    whether it did. What is there can be read afterwards in either case."""
+    insert: Any = postgresql.insert if is_shared(session) else sqlite.insert
+    table = table_of(model)
+    statement = insert(table).values(**values).on_conflict_do_nothing().returning(*table.primary_key)
+    return session.execute(statement).first() is not None
+
+
+def exclusive(session: Session, what: str) -> None:
+    """Waits until no other transaction does `what`, and keeps others from it until this one is committed.
+    What they wrote is seen by the statements that follow."""
+    if is_shared(session):
+        session.execute(_LOCK, {"space": _LOCK_SPACE, "what": crc32(what.encode()) - 2**31})
+
+
+_LOCK = text("SELECT pg_advisory_xact_lock(CAST(:space AS integer), CAST(:what AS integer))")
+_LOCK_SPACE = 0x74726B
+
+
+def members(column: ColumnElement[Any], name: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Whether the column is in the list `name`, as SQLite and as PostgreSQL want it, which keeps statements
+    prepared by their text: one that differs with the length of a list would be prepared over and over."""
+    array = bindparam(name, type_=postgresql.ARRAY(column.type))
+    return column.in_(bindparam(name, expanding=True)), column == any_(array)
+
+
+def is_shared(session: Session) -> bool:
+    """Whether other nodes write to the same database."""
+    return session.get_bind().dialect.name == "postgresql"
 
 
 def insert_rows(
@@ -132,17 +171,30 @@ class Signals:
     def __init__(self) -> None:
         self._subscriptions: dict[str, set[Subscription]] = defaultdict(set)
         self._listeners: dict[str, list[Callable[[], None]]] = defaultdict(list)
+        self._families: dict[str, Callable[[str], None]] = {}
 
     def send(self, topics: set[str]) -> None:
         for topic in topics:
+            if self._families:
+                family, _, member = topic.partition(":")
+                if member and family in self._families:
+                    self._families[family](member)
             for listener in self._listeners.get(topic, ()):
                 listener()
             for subscription in self._subscriptions.get(topic, ()):
                 subscription.wake()
 
+    def send_all(self) -> None:
+        """Wakes everybody: nobody knows what was missed."""
+        self.send({*self._listeners, *self._subscriptions})
+
     def listen(self, topic: str, listener: Callable[[], None]) -> None:
         """Calls `listener` at every wake-up, before those who wrote hear that they have (for caches)."""
         self._listeners[topic].append(listener)
+
+    def listen_to_family(self, family: str, listener: Callable[[str], None]) -> None:
+        """Calls `listener` with what stands after the colon, at every wake-up of a topic `family:...`."""
+        self._families[family] = listener
 
     def subscribe(self, *topics: str) -> "Subscription":
         subscription = Subscription(self, topics)

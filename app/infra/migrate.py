@@ -1,13 +1,20 @@
-"""Brings a database to the current schema, and refuses one that is newer than this code."""
+"""Brings a database to the current schema, and refuses one that is newer than this code.
+
+An SQLite file is brought up to date at start: one process owns it. A PostgreSQL database is so by the
+command `trunkline migrate`, because nodes of the version before may still be working on it; only an empty one
+is set up at start.
+"""
 
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, inspect, text
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, DBAPIError
 
 from app.errors import StartupError
 
 _SCRIPTS = Path(__file__).parent / "migrations"
+
+_LOCK = "SELECT pg_advisory_lock(hashtext('trunkline migrate'))"
 
 
 def known_revisions() -> list[str]:
@@ -16,36 +23,92 @@ def known_revisions() -> list[str]:
 
 
 def upgrade(engine: Engine) -> list[str]:
-    """Applies what is missing, each migration in a transaction; returns the revisions applied.
+    """Applies to an SQLite file what is missing, each migration in a transaction; returns the revisions
+    applied.
 
     Raises StartupError if the schema is newer than this code or the file is not a database.
     """
-    known = known_revisions()
     try:
         with engine.connect() as connection:
-            current = _current_revision(connection)
-            connection.rollback()
-            if current == known[-1]:
-                return []
-            if current is not None and current not in known:
-                raise StartupError(
-                    f"The database has schema {current}, which this version does not know: it is newer.",
-                    remedy="Run the version that wrote it, or a newer one.",
-                )
-            _apply(connection)
+            return upgrade_on(connection)
     except DatabaseError as error:
         raise StartupError(
             f"The database cannot be opened ({error.orig}).",
             remedy="Check that the file is a Trunkline database and that the disk is not full.",
         ) from None
+
+
+async def upgrade_postgres(url: str, *, allow_superuser: bool) -> list[str]:
+    """The same for PostgreSQL, one process at a time. Raises StartupError."""
+    return await _on_postgres(url, allow_superuser, only_if_empty=False)
+
+
+async def prepare_postgres(url: str, *, allow_superuser: bool) -> list[str]:
+    """Sets an empty database up, and refuses one that has not the current schema. Raises StartupError."""
+    return await _on_postgres(url, allow_superuser, only_if_empty=True)
+
+
+async def _on_postgres(url: str, allow_superuser: bool, *, only_if_empty: bool) -> list[str]:
+    # Imported when needed: SQLite does without.
+    from .postgres import cannot_connect, check_server, engine_for, open_link
+
+    link = await open_link(url)
+    try:
+        await check_server(link, allow_superuser=allow_superuser)
+        await link.execute(_LOCK)  # held as long as the connection is
+        engine = engine_for(url, 1)
+        try:
+            async with engine.connect() as connection:
+                return await connection.run_sync(_set_up if only_if_empty else upgrade_on)
+        finally:
+            await engine.dispose()
+    except DBAPIError as error:
+        raise StartupError(
+            f"The database cannot be brought up to date ({error.orig}).",
+            remedy="The role of TRUNKLINE_DATABASE_URL must own the database, or may create in its schema.",
+        ) from None
+    except OSError as error:
+        raise cannot_connect(error) from None
+    finally:
+        await link.close()
+
+
+def upgrade_on(connection: Connection) -> list[str]:
+    """Applies what is missing. Raises StartupError if the schema is newer than this code."""
+    known = known_revisions()
+    current = _known_revision(connection, known)
+    connection.rollback()
+    if current == known[-1]:
+        return []
+    _apply(connection)
     return known if current is None else known[known.index(current) + 1 :]
 
 
-def _current_revision(connection: Connection) -> str | None:
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
-    return revision
+def _set_up(connection: Connection) -> list[str]:
+    known = known_revisions()
+    current = _known_revision(connection, known)
+    if current == known[-1]:
+        return []
+    if current is None and not inspect(connection).get_table_names():
+        return upgrade_on(connection)
+    found = f"schema {current}" if current else "tables, but none of Trunkline"
+    raise StartupError(
+        f"The database has {found}; this version needs schema {known[-1]}.",
+        remedy="Back it up, stop the nodes of earlier versions, and run: trunkline migrate",
+    )
+
+
+def _known_revision(connection: Connection, known: list[str]) -> str | None:
+    """The database's schema version; None if it has none."""
+    current: str | None = None
+    if inspect(connection).has_table("alembic_version"):
+        current = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    if current is not None and current not in known:
+        raise StartupError(
+            f"The database has schema {current}, which this version does not know: it is newer.",
+            remedy="Run the version that wrote it, or a newer one.",
+        )
+    return current
 
 
 def _apply(connection: Connection) -> None:

@@ -2,7 +2,8 @@
 
 `put` in the transaction that makes the work; a handler is called at least once for it, perhaps more often,
 perhaps after a crash, and looks into the rows what there is to do. The embedded queue is a table of the
-same SQLite file, claimed and completed in batches by the one process that owns the file.
+same SQLite file, claimed and completed in batches by the one process that owns the file; the one for
+PostgreSQL is `app.infra.pgqueue`.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from app.errors import StorageUnavailable
 
 from .clock import now_ms
 from .db import Base, Database, signal
+from .failpoints import failpoint
 
 log = structlog.get_logger()
 
@@ -47,10 +49,26 @@ class WorkItem(Base):
 
 
 class WorkQueue(Protocol):
-    """What the modules need of a queue."""
+    """What the modules and the worker need of a queue."""
 
     def put(self, session: Session, kind: str, ref: str, not_before: int = 0) -> None:
         """Adds a wake-up in the caller's transaction: it exists if and only if that commits."""
+
+    async def run(self, handlers: Mapping[str, Handler]) -> None:
+        """Calls handlers until cancelled. The running ones go on: see `drain`.
+
+        A handler that raises is called again after a pause, which grows. Raises StorageUnavailable; what has
+        been put stays, so call it again.
+        """
+
+    async def drain(self, timeout: float) -> None:
+        """Waits for running handlers; those that take longer are cancelled. Call after `run` has ended.
+        The wake-ups of cancelled ones come again."""
+
+
+def retry_pause(failures: int) -> int:
+    """Milliseconds until a handler is called again that has raised so many times in a row."""
+    return min(1000 << min(failures, 20), MAX_RETRY_PAUSE_MS)
 
 
 class EmbeddedQueue:
@@ -98,12 +116,15 @@ class EmbeddedQueue:
 
     async def _settle_and_claim(self, free: int) -> "_Claim":
         settled, self._settled = self._settled, _Settled([], [])
+        failpoint("queue.before_claim")
         try:
-            return await self._database.write(_settle_and_claim(settled, free))
+            claim = await self._database.write(_settle_and_claim(settled, free))
         except StorageUnavailable:
             self._settled.done += settled.done
             self._settled.failed += settled.failed
             raise
+        failpoint("queue.after_claim")
+        return claim
 
     async def _handle(
         self, handlers: Mapping[str, Handler], seq: int, kind: str, ref: str, wake: Callable[[], None]
@@ -155,7 +176,7 @@ def _settle_and_claim(settled: _Settled, free: int) -> Callable[[Session], _Clai
         for item in session.scalars(select(WorkItem).where(WorkItem.seq.in_(settled.failed))):
             item.failures += 1
             item.claimed = 0
-            item.not_before = now + min(1000 * 2**item.failures, MAX_RETRY_PAUSE_MS)
+            item.not_before = now + retry_pause(item.failures)
         session.flush()
         if free <= 0:
             return [], None

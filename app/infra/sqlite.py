@@ -27,6 +27,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 from app.errors import StartupError, StorageUnavailable
 
 from .db import Append, Database, Unit, multi_row_inserts, signals_of
+from .failpoints import failpoint
 
 T = TypeVar("T")
 
@@ -158,6 +159,9 @@ class SqliteDatabase(Database):
 
         return append
 
+    def tell(self, topics: set[str]) -> None:
+        """There are no other nodes."""
+
     async def close(self) -> None:
         if self._closing:
             return
@@ -209,6 +213,8 @@ class SqliteDatabase(Database):
                 for job in batch:
                     if isinstance(job, _UnitJob):
                         outcomes.append(self._run_unit(connection, job, topics))
+                failpoint("sqlite.before_commit")
+            failpoint("sqlite.after_commit")
         except Exception as error:  # noqa: BLE001 - whatever happened, every waiter must hear of it
             failure = _as_storage_error(error)
             return [(job.future, None, failure) for job in batch], set()
@@ -353,14 +359,11 @@ def lock_data_dir(folder: Path) -> IO[str]:
 
     The lock is the open file: it ends with the process, however that ends. Raises StartupError.
     """
+    make_data_dir(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (folder / "trunkline.lock").open("a+")
     except OSError as error:
-        raise StartupError(
-            f"The data folder {folder} cannot be written ({error.strerror}).",
-            remedy="Make it writable, or name another with TRUNKLINE_DATA_DIR or --data-dir.",
-        ) from None
+        raise _not_writable(folder, error) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -375,6 +378,21 @@ def lock_data_dir(folder: Path) -> IO[str]:
     lock.write(f"pid {os.getpid()}")
     lock.flush()
     return lock
+
+
+def make_data_dir(folder: Path) -> None:
+    """Makes the folder if need be. Raises StartupError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise _not_writable(folder, error) from None
+
+
+def _not_writable(folder: Path, error: OSError) -> StartupError:
+    return StartupError(
+        f"The data folder {folder} cannot be written ({error.strerror}).",
+        remedy="Make it writable, or name another with TRUNKLINE_DATA_DIR or --data-dir.",
+    )
 
 
 def backup(path: Path, target: Path) -> None:

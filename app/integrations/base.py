@@ -14,9 +14,9 @@ from pydantic import BaseModel, ValidationError
 from .bodies import Body, JsonObject
 from .errors import FieldProblem, InvalidActionPayload, UnhandledWebhook, UnknownAction
 from .handshakes import Handshake
-from .models import Action, Event
+from .models import Action, Applied, CannotTell, Event, NotApplied, ProbeAnswer
 from .requests import Reply, WebhookRequest
-from .specs import ActionSpec, EventSpec, PollSpec, SecretSpec
+from .specs import ActionSpec, EventSpec, Limits, PollSpec, SecretSpec
 from .verification import Verification
 
 
@@ -33,6 +33,7 @@ class BaseIntegration:
         actions         what it can do: ActionSpec
         events          what it can tell: EventSpec
         polls           what it asks for instead of being told: PollSpec
+        limits          how fast actions may go: Limits; each connection may have its own instead
         settings_model  Pydantic model of configuration that is not secret
         body            how request bytes become items: JsonObject() unless declared
         verification    how a request proves to be genuine; None leaves it to the unguessable URL
@@ -48,6 +49,7 @@ class BaseIntegration:
     actions: ClassVar[list[ActionSpec]] = []
     events: ClassVar[list[EventSpec]] = []
     polls: ClassVar[list[PollSpec]] = []
+    limits: ClassVar[Limits] = Limits()
     settings_model: ClassVar[type[BaseModel] | None] = None
     body: ClassVar[Body] = JsonObject()
     verification: ClassVar[Verification | None] = None
@@ -107,6 +109,18 @@ class BaseIntegration:
         """
         spec = self.action_spec(action.type)
         return await call(getattr(self, spec.handler), self.validated(action))
+
+    async def probe(self, action: Action) -> ProbeAnswer:
+        """Validates a checkable action and asks its probe whether it has happened.
+
+        Raises UnknownAction, InvalidActionPayload, or what the probe raises.
+        """
+        spec = self.action_spec(action.type)
+        assert spec.probe is not None, "the registry has made sure"
+        answer = await call(getattr(self, spec.probe), self.validated(action))
+        if not isinstance(answer, Applied | NotApplied | CannotTell):
+            raise TypeError(f"a probe returns Applied, NotApplied or CannotTell, not {type(answer).__name__}")
+        return answer
 
     @classmethod
     def action_spec(cls, action_type: str) -> ActionSpec:

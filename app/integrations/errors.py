@@ -105,10 +105,12 @@ class ProviderError(IntegrationError):
     """The provider, or the way to it, did not do what was asked.
 
     `status` is the HTTP status if there was an answer; `retry_after` the seconds that the provider
-    asked us to wait. Raise a leaf, not this class.
+    asked us to wait. `harmless` is set by ConnectorHttp for an exchange that changes nothing, such as a GET.
+    Raise a leaf, not this class.
     """
 
     code = "provider_error"
+    harmless = False
 
     def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -117,9 +119,23 @@ class ProviderError(IntegrationError):
 
 
 class NotSent(ProviderError):
-    """Provably nothing reached the provider, so repeating is safe whatever the action does."""
+    """Provably nothing reached the provider, so repeating is safe whatever the action does.
+
+    `hopeless` says that it would be in vain as well: the request itself cannot be made.
+    """
 
     code = "not_sent"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        hopeless: bool = False,
+    ) -> None:
+        super().__init__(message, status=status, retry_after=retry_after)
+        self.hopeless = hopeless
 
 
 class AuthenticationFailed(ProviderError):

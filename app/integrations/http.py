@@ -45,6 +45,9 @@ _NEVER_LEFT = (
     httpx2.ProxyError,
 )
 
+_DONE_ELSEWHERE = (302, 303)
+"""A form that has been taken is often answered so, with where to see what became of it (RFC 9110, 15.4)."""
+
 _PLAIN = frozenset(string.ascii_letters + string.digits + "-._~")
 """Characters that no URL, JSON text or repr() writes differently."""
 
@@ -56,15 +59,35 @@ _SHORTEST_SECRET = 4
 class AttemptTrace:
     """What one attempt of an action did on the wire so far.
 
-    begun   a request that may have an effect (anything but GET, HEAD, OPTIONS) started to be written
-    status  the status of the last answer
-    key     the same in every attempt of one action and in no other action: what providers with
-            idempotency keys are given
+    effects      how many exchanges may have had an effect: one counts from when its request starts to be
+                 written until the provider refuses it
+    last_counts  whether the latest exchange is one of them
+    status       the status of the last answer
+    key          the same in every attempt of one action and in no other action: what providers with
+                 idempotency keys are given
     """
 
-    begun: bool = False
+    effects: int = 0
+    last_counts: bool = False
     status: int | None = None
     key: str = ""
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything with an effect may have happened."""
+        return self.effects > 0
+
+    def begin(self) -> None:
+        """An exchange starts that may have an effect: call it before the first byte that may cause one.
+        For clients of other protocols; ConnectorHttp does it by itself."""
+        self.effects += 1
+        self.last_counts = True
+
+    def refused(self) -> None:
+        """The exchange that was begun last has had no effect after all: the provider has said so."""
+        if self.last_counts:
+            self.effects -= 1
+            self.last_counts = False
 
 
 current_attempt: ContextVar[AttemptTrace | None] = ContextVar("current_attempt", default=None)
@@ -166,14 +189,51 @@ class ConnectorHttp:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        effect: bool | None = None,
     ) -> httpx2.Response:
         """Sends one request and returns the answer if its status is below 300.
 
+        `effect=False` says that it changes nothing that matters although it is not a GET: a search, or a step
+        that only prepares. Then it does not keep the action from being repeated.
+
         Raises NotSent, AuthenticationFailed (401, 403), RateLimited (429), Unavailable (5xx, timeout,
-        broken connection) or Rejected (every other status from 300 on: redirects are not followed,
-        because they would carry the credential elsewhere).
+        broken connection; 302 and 303 to a request with an effect, which may follow it) or Rejected (every
+        other status from 300 on: redirects are not followed, because they would carry the credential
+        elsewhere).
         """
-        trace = _ExchangeTrace(effect=method.upper() not in ("GET", "HEAD", "OPTIONS"))
+        if effect is None:
+            effect = method.upper() not in ("GET", "HEAD", "OPTIONS")
+        try:
+            return await self._exchange(
+                _ExchangeTrace(effect=effect),
+                method,
+                url,
+                json=json,
+                data=data,
+                files=files,
+                content=content,
+                params=params,
+                headers=headers,
+                timeout=timeout,
+            )
+        except ProviderError as error:
+            error.harmless = not effect
+            raise
+
+    async def _exchange(
+        self,
+        trace: "_ExchangeTrace",
+        method: str,
+        url: str,
+        *,
+        json: Any,
+        data: Mapping[str, Any] | None,
+        files: Any,
+        content: bytes | str | None,
+        params: Mapping[str, Any] | None,
+        headers: Mapping[str, str] | None,
+        timeout: float | None,
+    ) -> httpx2.Response:
         try:
             request = self._client.build_request(
                 method,
@@ -190,7 +250,8 @@ class ConnectorHttp:
         except (httpx2.InvalidURL, ValueError, TypeError) as error:
             # Only the kind of error: what it says may quote the URL or a header.
             raise NotSent(
-                f"The request could not be made ({type(error).__name__}): look at its URL, headers and body."
+                f"The request could not be made ({type(error).__name__}): look at its URL, headers and body.",
+                hopeless=True,
             ) from None
         try:
             response = await self._client.send(request)
@@ -198,7 +259,12 @@ class ConnectorHttp:
             raise self._fault(error, trace) from None
         trace.answered(response.status_code)
         if response.status_code >= 300:
-            raise self._rejection(response)
+            rejection = self._rejection(response)
+            if response.status_code in _DONE_ELSEWHERE and trace.effect:
+                rejection = Unavailable(str(rejection), status=response.status_code)
+            if isinstance(rejection, Rejected | AuthenticationFailed | RateLimited):
+                trace.refused()
+            raise rejection
         return response
 
     async def aclose(self) -> None:
@@ -221,7 +287,8 @@ class ConnectorHttp:
         elif str(error):
             what = self.redacted(f"{what}: {error}")
         if isinstance(error, _NEVER_LEFT) and not trace.begun:
-            return NotSent(f"The provider was not reached ({what}).")
+            hopeless = isinstance(error, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol)
+            return NotSent(f"The provider was not reached ({what}).", hopeless=hopeless)
         trace.assume_begun()
         if isinstance(error, httpx2.TimeoutException):
             return Unavailable(f"The provider did not answer in time ({what}).")
@@ -284,7 +351,10 @@ class _ExchangeTrace:
 
     def __init__(self, *, effect: bool) -> None:
         self.begun = False
-        self._effect = effect
+        self.effect = effect
+        attempt = current_attempt.get()
+        if attempt:
+            attempt.last_counts = False
 
     async def __call__(self, event: str, info: dict[str, Any]) -> None:
         # A header that HTTP does not allow is found when they are about to be written: nothing left.
@@ -295,10 +365,15 @@ class _ExchangeTrace:
             self.assume_begun()
 
     def assume_begun(self) -> None:
-        self.begun = True
         attempt = current_attempt.get()
-        if attempt and self._effect:
-            attempt.begun = True
+        if attempt and self.effect and not self.begun:
+            attempt.begin()
+        self.begun = True
+
+    def refused(self) -> None:
+        attempt = current_attempt.get()
+        if attempt and self.effect:
+            attempt.refused()
 
     def answered(self, status: int) -> None:
         self.assume_begun()  # a stand-in transport has no trace events

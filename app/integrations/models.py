@@ -1,5 +1,6 @@
 """What crosses the border between a connector and the platform."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,3 +32,23 @@ class Action(BaseModel):
 
     type: str = Field(description="The name of one of the integration's declared actions")
     payload: dict[str, Any] = Field(default_factory=dict, description="The action's input")
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A probe's answer: the action has happened. `result` becomes the action's result."""
+
+    result: Any = None
+
+
+@dataclass(frozen=True)
+class NotApplied:
+    """A probe's answer: the action has not happened and cannot happen any more by an earlier try."""
+
+
+@dataclass(frozen=True)
+class CannotTell:
+    """A probe's answer: the provider does not say. It is asked again later."""
+
+
+ProbeAnswer = Applied | NotApplied | CannotTell

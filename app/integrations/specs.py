@@ -31,7 +31,12 @@ class SecretSpec:
 
 @dataclass(frozen=True)
 class ActionSpec:
-    """An outbound action: `handler` names the method that takes one validated `model` instance."""
+    """An outbound action: `handler` names the method that takes one validated `model` instance.
+
+    `probe`, for the effect checkable, names a method that takes the same instance, asks the provider whether
+    the action has happened, and returns Applied, NotApplied or CannotTell (`app.integrations.models`).
+    `reads` says that it changes nothing, so that it may be repeated whatever became of the last try.
+    """
 
     name: str
     description: str
@@ -42,6 +47,28 @@ class ActionSpec:
     result: type[BaseModel] | None = None
     reads: bool = False
     destructive: bool = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How fast a connection's actions may go, by what the provider publishes. They delay, they do not fail.
+
+    concurrency  actions at the same time
+    rate, per    at most `rate` actions in `per` seconds, evenly spaced; None is no limit
+    """
+
+    concurrency: int = 10
+    rate: int | None = None
+    per: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1 or (self.rate is not None and self.rate < 1) or not 0 < self.per <= 86_400:
+            raise ValueError("limits are at least 1, and `per` is at most a day of seconds")
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two actions."""
+        return 0.0 if self.rate is None else self.per / self.rate
 
 
 @dataclass(frozen=True)

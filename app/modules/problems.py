@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from app.errors import Invalid, Problem, TooLarge, TrunklineError, http_status
+from app.errors import Invalid, NotFound, Problem, TooLarge, TrunklineError, http_status
 
 log = structlog.get_logger()
 
@@ -60,7 +60,9 @@ def install(app: FastAPI) -> None:
     """Makes every error of the API a problem document."""
 
     @app.exception_handler(TrunklineError)
-    async def known(_: Request, error: TrunklineError) -> Response:
+    async def known(request: Request, error: TrunklineError) -> Response:
+        if error.code == "nul_character" and "\0" in request.scope["path"]:
+            return problem(NotFound("such address"))  # no id holds one, whatever the database
         return problem(error)
 
     @app.exception_handler(RequestValidationError)

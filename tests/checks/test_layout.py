@@ -45,7 +45,7 @@ def test_names_that_are_nearly_the_contracts_are_found(acme: Acme, written: str,
 
 
 def test_names_of_ones_own_are_nobodys_business(acme: Acme) -> None:
-    own = "    limit = 3\n    def _event(self): ...\n    async def orders(self): ...\n"
+    own = "    most = 3\n    def _event(self): ...\n    async def orders(self): ...\n"
     assert findings("C01", acme(("connector.py", '    name = "Acme"\n', f'    name = "Acme"\n{own}'))) == []
 
 

@@ -86,8 +86,8 @@ def test_a_key_that_cannot_be_a_header_is_exit_code_2(cli: Trunkline) -> None:
 
 def test_what_the_client_assumes_about_the_platform_is_so() -> None:
     from app.config import Settings
-    from app.main import ADMIN_KEY_FILE as FILE
     from app.modules.access.service import TENANT_HEADER as HEADER
+    from app.worker import ADMIN_KEY_FILE as FILE
 
     assert Settings.model_fields["data_dir"].default == Path(DEFAULT_DATA_DIR)
     assert (ADMIN_KEY_FILE, TENANT_HEADER) == (FILE, HEADER)

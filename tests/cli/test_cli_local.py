@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.cli.exits import ExitCode
+from tests.support.postgres import PASSWORD
 
 from .conftest import Process, Serve, Trunkline
 
@@ -39,6 +40,29 @@ def test_migrate_says_what_was_applied(local: Trunkline, tmp_path: Path) -> None
     assert "0001" in local(*migrate, "--json").json["applied"]
     assert local(*migrate, "--json").json["applied"] == []
     assert local(*migrate).stdout == "The database is up to date.\n"
+
+
+def test_on_postgresql_the_same_commands_work_on_the_server(
+    local: Trunkline, empty_postgres: str, tmp_path: Path
+) -> None:
+    environment = {"TRUNKLINE_DATABASE_URL": empty_postgres}
+    shown = local("config", "--json", **environment)
+    by_name = {row["setting"]: row for row in shown.json}
+    assert by_name["database_url"]["value"] == empty_postgres.replace(PASSWORD, "***")
+    migrated = local("migrate", "--json", **environment)
+    assert "0001" in migrated.json["applied"]
+    assert local("migrate", **environment).stdout == "The database is up to date.\n"
+    recovered = local("keys", "recover", "--data-dir", str(tmp_path / "d"), "--json", **environment)
+    assert (tmp_path / "d" / "admin.key").read_text().strip() == recovered.json["key"]
+    backup = local("backup", str(tmp_path / "copy"), **environment)
+    assert backup.exit_code == ExitCode.FAILED
+    assert "pg_dump" in backup.stderr
+    wrong = local("migrate", TRUNKLINE_DATABASE_URL=f"mysql://trunkline:{PASSWORD}@127.0.0.1/x")
+    absent = local("migrate", TRUNKLINE_DATABASE_URL=f"postgresql://trunkline:{PASSWORD}@127.0.0.1:1/x")
+    assert "postgresql://trunkline:PASSWORD@host/trunkline" in wrong.stderr
+    assert "TRUNKLINE_DATABASE_URL" in absent.stderr
+    for ran in (shown, migrated, backup, wrong, absent):
+        assert PASSWORD not in ran.stdout + ran.stderr
 
 
 def test_a_file_that_is_no_database_is_refused(local: Trunkline, tmp_path: Path) -> None:

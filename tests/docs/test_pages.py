@@ -15,6 +15,7 @@ import typer
 from app.cli.root import app
 from app.config import ENV_PREFIX, Settings
 from app.errors import HTTP_STATUS
+from app.infra import failpoints
 from app.integrations import bodies, errors, specs, verification
 from app.integrations.base import BaseIntegration
 from app.main import build_api
@@ -144,7 +145,7 @@ def test_every_setting_is_described() -> None:
 
 def test_variables_that_pages_name_exist() -> None:
     known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
-    known |= {"TRUNKLINE_URL", "TRUNKLINE_API_KEY", "TRUNKLINE_TWIN_URL"}
+    known |= {"TRUNKLINE_URL", "TRUNKLINE_API_KEY", "TRUNKLINE_TWIN_URL", failpoints.NAME, failpoints.GUARD}
     for page in pages():
         named = set(re.findall(r"\bTRUNKLINE_[A-Z]+(?:_[A-Z]+)*\b(?!_)", page.read_text()))
         assert named - known <= {"TRUNKLINE_SECRET"}, page

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-CONNECTORS = Path(__file__).parent / "connectors"
+from tests.torture.bench import CONNECTORS
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app import main
+from app import main, worker
 from app.integrations.twin import _listen
 from tests.support.connectors import OpenConnector
 from tests.support.platform import running_platform
@@ -35,16 +35,16 @@ async def test_a_first_start_that_is_killed_is_completed_by_the_next(
 async def test_the_admin_key_is_in_its_file_before_it_is_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_private = main.write_private
+    write_private = worker.write_private
 
     def interrupted(path: Path, text: str) -> None:
         raise OSError("interrupted")
 
-    monkeypatch.setattr(main, "write_private", interrupted)
+    monkeypatch.setattr(worker, "write_private", interrupted)
     with pytest.raises(OSError, match="interrupted"):
         async with running_platform(tmp_path, OpenConnector):
             pass
-    monkeypatch.setattr(main, "write_private", write_private)
+    monkeypatch.setattr(worker, "write_private", write_private)
     async with running_platform(tmp_path, OpenConnector) as it:
         assert it.platform.admin_key == (tmp_path / "admin.key").read_text().strip()
         await it.connect("open")

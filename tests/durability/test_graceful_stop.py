@@ -13,14 +13,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.integrations.twin import running
+from tests.support.faults import Done, action_faults, feed_faults
 from tests.support.platform import eventually
 from tests.support.process import PlatformProcess, connect, platform_process, walk
+from tests.support.senders import BROKEN, SECRET, Ledger, Sender, Wire, signed
 from tests.support.specification import ROOT
-
-from .checks import Done, action_faults, feed_faults
-from .senders import BROKEN, SECRET, Ledger, Sender, Wire, signed
-from .standins import Provider
+from tests.torture.provider import Provider, running
 
 STOP_TIMEOUT = 2.0
 SLACK = 1.0

@@ -12,14 +12,12 @@ import pytest
 from sqlalchemy import text
 
 from app.infra import sqlite
-from app.integrations.twin import running
 from tests.support.connectors import OpenConnector
+from tests.support.faults import feed_faults
 from tests.support.platform import eventually, running_platform
 from tests.support.process import PlatformProcess, connect, platform_process, walk
-
-from .checks import feed_faults
-from .senders import SECRET, Ledger, Sender
-from .standins import Provider
+from tests.support.senders import SECRET, Ledger, Sender
+from tests.torture.provider import Provider, running
 
 MEGABYTE = 1 << 20
 SENDERS = 8
@@ -59,39 +57,6 @@ async def feed_keys(client: httpx2.AsyncClient) -> list[tuple[str, Any]]:
 def stored(ledger: Ledger) -> dict[str, Any]:
     """All that may be in the feed: what was acknowledged, and nothing that was turned away."""
     return {key: content for key, content in ledger.sent.items() if key in ledger.acknowledged}
-
-
-async def test_a_full_disk_is_503_until_there_is_room(tmp_path: Path, connectors: Path) -> None:
-    ledger = Ledger()
-    async with platform_and_client(tmp_path, connectors) as (platform, client):
-        pid = platform.pid
-        made = await connect(client, "signed", secrets={"signing_secret": SECRET})
-        senders = [Sender(made["webhook_url"], f"s{n}", ledger) for n in range(SENDERS)]
-        limit_files(platform, (platform.data_dir / "trunkline.db-wal").stat().st_size + MEGABYTE)
-
-        async def fill(sender: Sender) -> None:
-            for _ in range(100):
-                if len(ledger.other) >= 3 * SENDERS:
-                    return
-                await sender.send_next("x" * 30_000)
-
-        await asyncio.gather(*map(fill, senders))
-        assert len(ledger.acknowledged) > 0
-        assert len(ledger.other) >= 3 * SENDERS
-        assert {(status, int(headers["retry-after"]) > 0) for status, headers in ledger.other} == {
-            (503, True)
-        }
-        before = len(ledger.acknowledged)
-
-        unlimit_files(platform)
-        assert all(await asyncio.gather(*(sender.send_next("y") for sender in senders)))
-        assert feed_faults(stored(ledger), ledger.acknowledged, await feed_keys(client)) == []
-        assert len(ledger.acknowledged) == before + SENDERS
-        assert len(await walk(client, "/api/v1/webhooks")) == len(ledger.acknowledged)
-        assert platform.running
-        assert platform.pid == pid
-        for sender in senders:
-            sender.close()
 
 
 async def test_with_no_room_at_all_it_reads_and_waits(tmp_path: Path, connectors: Path) -> None:

@@ -72,7 +72,8 @@ def answering(status: int, body: Any = None, **headers: str) -> httpx2.MockTrans
     [
         (300, Rejected),
         (301, Rejected),
-        (302, Rejected),
+        (302, Unavailable),
+        (303, Unavailable),
         (307, Rejected),
         (400, Rejected),
         (401, AuthenticationFailed),
@@ -94,7 +95,7 @@ async def test_a_status_means_one_kind_of_error(status: int, kind: type[Provider
     error, trace = await failure_of(ConnectorHttp("http://provider", transport=answering(status)))
     assert type(error) is kind
     assert error.status == trace.status == status
-    assert trace.begun
+    assert trace.begun is (kind is Unavailable), "what the provider refuses has had no effect"
     assert str(status) in str(error)
 
 

@@ -47,6 +47,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("put", "/api/v1/connections/{connection_id}/secrets"): {"secrets": {"token": "stolen"}},
     ("post", "/api/v1/connections/{connection_id}/actions"): {"type": "send_note", "payload": {"text": "x"}},
     ("post", "/api/v1/connections/{connection_id}/rotate-url"): {},
+    ("put", "/api/v1/connections/{connection_id}/limits"): {"concurrency": 1},
     ("post", "/api/v1/actions/{action_id}/resolve"): {"state": "failed", "note": "x"},
 }
 """Bodies that the owner could send."""
@@ -85,7 +86,7 @@ def unknown_like(identifier: str) -> str:
 
 
 async def test_what_belongs_to_another_tenant_answers_like_what_does_not_exist(tmp_path: Path) -> None:
-    async with running_platform(tmp_path, ChatConnector, OpenConnector) as running:
+    async with running_platform(tmp_path, ChatConnector, OpenConnector, action_attempts=1) as running:
         theirs = await everything_of(running, "theirs")
         key = (await make_key(running, "mine"))["key"]
         paths = (await running.get("/openapi.json"))["paths"]
@@ -117,7 +118,7 @@ async def test_what_belongs_to_another_tenant_answers_like_what_does_not_exist(t
 
         # They are there for their owner, so that the above says something.
         owner = {"Trunkline-Tenant": "theirs"}
-        operations.sort(key=lambda operation: (operation[0] == "delete", len(operation[1])))
+        operations.sort(key=lambda operation: (operation[0] == "delete", -len(operation[1])))
         for method, path in operations:
             [parameter] = re.findall(r"\{(\w+)\}", path)
             answer = await running.client.request(
@@ -132,7 +133,7 @@ async def test_what_belongs_to_another_tenant_answers_like_what_does_not_exist(t
 
 
 async def test_lists_show_nothing_of_another_tenant(tmp_path: Path) -> None:
-    async with running_platform(tmp_path, ChatConnector, OpenConnector) as running:
+    async with running_platform(tmp_path, ChatConnector, OpenConnector, action_attempts=1) as running:
         theirs = await everything_of(running, "theirs")
         async with client_with(running, (await make_key(running, "mine"))["key"]) as mine:
             for path in ("connections", "webhooks", "events", "actions"):
@@ -149,7 +150,7 @@ async def test_lists_show_nothing_of_another_tenant(tmp_path: Path) -> None:
 
 
 async def test_an_idempotency_key_belongs_to_its_tenant(tmp_path: Path) -> None:
-    async with running_platform(tmp_path, ChatConnector) as running:
+    async with running_platform(tmp_path, ChatConnector, action_attempts=1) as running:
         made = []
         for tenant in ("one", "two"):
             connection = await running.connect("chat", tenant=tenant, secrets={"token": "t-1234567"})
@@ -422,7 +423,7 @@ async def test_every_refusal_is_a_problem_document(tmp_path: Path) -> None:
 
 
 async def test_a_problem_names_the_field_and_not_the_value(tmp_path: Path) -> None:
-    async with running_platform(tmp_path, ChatConnector) as running:
+    async with running_platform(tmp_path, ChatConnector, action_attempts=1) as running:
         answer = await running.client.post(
             "/api/v1/connections",
             json={"integration": ["planted"], "secrets": {"token": ["planted"]}, "enabled": "planted"},

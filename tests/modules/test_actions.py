@@ -175,7 +175,7 @@ async def test_each_error_has_its_outcome(
     async def fail(_: Note) -> None:
         raise error
 
-    async with running_platform(tmp_path, scripted(fail)) as running:
+    async with running_platform(tmp_path, scripted(fail), action_attempts=1) as running:
         connection = (await running.connect("scripted"))["id"]
         action = await running.act(connection, "do_it", {"text": "x"})
         assert (action["state"], action["error"]["code"]) == (state, code)
@@ -203,7 +203,10 @@ async def test_each_error_has_its_outcome(
 async def test_over_a_real_wire_the_outcome_says_what_is_known(
     tmp_path: Path, fault: str, state: str, sent: bool, effects: int
 ) -> None:
-    async with Provider.running() as provider, running_platform(tmp_path, ChatConnector) as running:
+    async with (
+        Provider.running() as provider,
+        running_platform(tmp_path, ChatConnector, action_attempts=1) as running,
+    ):
         connection = await connect_chat(running, provider)
         if fault == "refuse":
             await provider.close()
@@ -336,15 +339,17 @@ async def test_attempts_that_a_dead_process_left_open_end_by_effect(tmp_path: Pa
             await eventually(
                 lambda a=action: running.get(f"/api/v1/actions/{a['id']}"), lambda a: a["state"] == "running"
             )
-        from app.modules.actions.service import abandon_attempts
+        from app.modules.actions.attempts import abandon_attempts
 
         worker = running.platform.worker
         lost = await running.platform.database.write(
-            lambda session: abandon_attempts(session, worker.queue, "run_another")
+            lambda session: abandon_attempts(session, worker.queue, ["run_another"])
         )
         assert lost == 2
         seen = await running.get(f"/api/v1/actions/{once['id']}")
         assert (seen["state"], seen["error"]["code"]) == ("unknown", "interrupted")
+        path = f"/api/v1/actions/{idempotent['id']}"
+        await eventually(lambda: running.get(path), lambda a: len(a["attempts"]) == 2)
         release.set()
         # The owner was alive after all: its own result replaces the guess, and `once` ran once.
         seen = await eventually(
@@ -377,8 +382,8 @@ async def test_an_action_survives_a_clock_that_is_set_back(tmp_path: Path) -> No
     from sqlalchemy import update
 
     from app.infra.clock import now_ms
+    from app.modules.actions.attempts import open_attempt
     from app.modules.actions.models import ActionRow
-    from app.modules.actions.service import open_attempt
 
     async def answer(_: Note) -> None:
         return None
@@ -386,12 +391,12 @@ async def test_an_action_survives_a_clock_that_is_set_back(tmp_path: Path) -> No
     async with running_platform(tmp_path, scripted(answer)) as running:
         connection = (await running.connect("scripted"))["id"]
         action = await running.act(connection, "do_it", {"text": "x"})
-        worker = running.platform.worker
+        worker, registry = running.platform.worker, running.platform.registry
 
         def set_back(session: Any) -> None:
             later = now_ms() + 300
             session.execute(update(ActionRow).values(state="queued", run_at=later, finished_at=None))
-            assert open_attempt(session, worker.queue, action["id"], "run_x") is None
+            assert open_attempt(session, worker.queue, registry, action["id"], "run_x") is None
 
         await running.platform.database.write(set_back)
         from tests.support.platform import eventually

@@ -20,6 +20,7 @@ from app.modules.integrations.models import Connection, ConnectionUrl
 from app.modules.secrets.models import Secret
 from tests.support.connectors import ChatConnector, Note, OpenConnector
 from tests.support.platform import Running, eventually, running_platform
+from tests.support.storage import waiting_work
 
 PUBLIC = "https://hooks.example.com"
 
@@ -105,14 +106,7 @@ async def registration_is(running: Running, connection: dict[str, Any], state: s
 
 async def quiet(running: Running) -> None:
     """Until no work waits: what was going to happen has happened."""
-    from app.infra.queue import WorkItem
-
-    async def waiting() -> int:
-        return await running.platform.database.read(
-            lambda s: s.scalar(select(func.count()).select_from(WorkItem)) or 0
-        )
-
-    await eventually(waiting, lambda count: count == 0, 10)
+    await eventually(lambda: running.platform.database.read(waiting_work), lambda count: count == 0, 10)
 
 
 async def change(running: Running, connection: dict[str, Any], **body: Any) -> dict[str, Any]:

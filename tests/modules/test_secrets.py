@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from app.config import Settings
@@ -23,9 +24,11 @@ from app.main import open_platform
 from app.modules.integrations.models import Connection
 from app.modules.integrations.schemas import ConnectionRequest, SecretsRequest
 from app.modules.integrations.service import Connections, owner_of
+from app.modules.secrets.models import Secret
 from app.modules.secrets.service import EnvironmentSecrets, LiveValue, Owner, TenantKeys
 from tests.support.connectors import ChatConnector, OpenConnector
 from tests.support.platform import Running, eventually, registry_of, running_platform
+from tests.support.storage import ON_SQLITE_ONLY
 from tests.support.wire import Exchange, wire_server
 
 TOKEN = "planted-token-1234567"
@@ -206,8 +209,10 @@ async def test_a_row_moved_to_another_place_does_not_open(tmp_path: Path) -> Non
         def rows(session: Session) -> list[tuple[Any, ...]]:
             return [
                 tuple(row)
-                for row in session.connection().exec_driver_sql(
-                    "SELECT connection_id, name, tenant, sealed FROM secrets ORDER BY connection_id, name"
+                for row in session.execute(
+                    select(Secret.connection_id, Secret.name, Secret.tenant, Secret.sealed).order_by(
+                        Secret.connection_id, Secret.name
+                    )
                 )
             ]
 
@@ -216,9 +221,10 @@ async def test_a_row_moved_to_another_place_does_not_open(tmp_path: Path) -> Non
 
         def put_at(connection_id: str, name: str, content: bytes) -> Any:
             def unit(session: Session) -> None:
-                session.connection().exec_driver_sql(
-                    "UPDATE secrets SET sealed = ? WHERE connection_id = ? AND name = ?",
-                    (content, connection_id, name),
+                session.execute(
+                    update(Secret)
+                    .where(Secret.connection_id == connection_id, Secret.name == name)
+                    .values(sealed=content)
                 )
 
             return unit
@@ -246,14 +252,14 @@ async def test_a_row_that_says_it_is_elsewhere_gives_no_other_value(tmp_path: Pa
         }
 
         def unit(session: Session) -> None:
-            raw = session.connection()
             if column == "name":
-                raw.exec_driver_sql("DELETE FROM secrets WHERE name = 'signing_secret'")
+                session.execute(delete(Secret).where(Secret.name == "signing_secret"))
             if column == "connection_id":
-                raw.exec_driver_sql("DELETE FROM secrets WHERE connection_id = ?", (other["id"],))
-            raw.exec_driver_sql(
-                f"UPDATE secrets SET {column} = ? WHERE connection_id = ? AND name = 'token'",
-                (values[column], mine["id"]),
+                session.execute(delete(Secret).where(Secret.connection_id == other["id"]))
+            session.execute(
+                update(Secret)
+                .where(Secret.connection_id == mine["id"], Secret.name == "token")
+                .values({column: values[column]})
             )
 
         await running.platform.database.write(unit)
@@ -270,7 +276,7 @@ async def test_a_secret_that_does_not_open_is_said_and_can_be_set_anew(tmp_path:
         connection = await running.connect("chat", secrets={"token": TOKEN})
         one = f"/api/v1/connections/{connection['id']}"
         await running.platform.database.write(
-            lambda session: session.connection().exec_driver_sql("UPDATE secrets SET sealed = x'00'")
+            lambda session: session.execute(update(Secret).values(sealed=b"\0"))
         )
         checked = (await running.client.post(f"{one}/check")).json()
         assert (checked["ok"], checked["code"]) == (False, "secret_unreadable")
@@ -296,6 +302,7 @@ async def refusal(folder: Path, **settings: Any) -> str:
     pytest.fail("it started")
 
 
+@ON_SQLITE_ONLY
 async def test_another_master_key_refuses_to_start_and_the_right_one_still_does(tmp_path: Path) -> None:
     async with running_platform(tmp_path, ChatConnector) as running:
         connection = await running.connect("chat", secrets={"token": TOKEN})
@@ -492,6 +499,7 @@ def test_variables_of_different_owners_differ() -> None:
     assert all(re.fullmatch(r"TRUNKLINE_SECRET__[A-Z0-9_]+", variable) for variable in variables)
 
 
+@ON_SQLITE_ONLY
 async def test_the_database_holds_only_sealed_values(tmp_path: Path) -> None:
     async with running_platform(tmp_path, ChatConnector) as running:
         connection = await running.connect("chat", secrets={"token": TOKEN})

@@ -92,7 +92,7 @@ async def assert_faults(edge: Edge, act: Act, planted: str) -> None:
         (httpx2.Response(500, text=f"<html>{planted}</html>"), Unavailable),
         (httpx2.Response(503), Unavailable),
         (httpx2.Response(422), Rejected),
-        (httpx2.Response(302, headers={"location": "https://elsewhere.example"}), Rejected),
+        (httpx2.Response(307, headers={"location": "https://elsewhere.example"}), Rejected),
         (httpx2.ReadTimeout(planted), Unavailable),
         (httpx2.ReadError(planted), Unavailable),
         (httpx2.ConnectError(planted), NotSent),

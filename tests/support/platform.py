@@ -15,6 +15,8 @@ from app.integrations.base import BaseIntegration
 from app.integrations.registry import Registry
 from app.main import Platform, bind, open_platform, url_of
 
+from .storage import settings_for
+
 
 @dataclass
 class Running:
@@ -113,7 +115,7 @@ async def running_platform(
     url = url_of(listener)
     if settings.get("public_url") is True:
         settings["public_url"] = url
-    configuration = Settings(data_dir=folder, stop_timeout=2.0, **settings)
+    configuration = Settings(data_dir=folder, **{"stop_timeout": 2.0} | settings_for(folder) | settings)
     registry = registry_of(*connectors) if connectors else None
     platform = await open_platform(configuration, lambda: url, registry, key_transport)
     server = uvicorn.Server(

@@ -9,13 +9,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
 from .specification import ROOT
+from .storage import settings_for
 
 PATIENCE = 30.0
 """Seconds that it gets to become ready, and to end."""
@@ -30,7 +31,9 @@ class PlatformProcess:
     settings   as keyword arguments, named like the platform's own (`stop_timeout=2`); `public_url=True`
                stands for the address that it listens on
     program    the module that is run: the platform's, or one that changes something and then runs it
+    command    what it is to do: serve, or worker
     source     the folder that the code is in
+    variables  of the environment, beside the settings
     """
 
     def __init__(
@@ -39,12 +42,14 @@ class PlatformProcess:
         *,
         connectors: Path | None = None,
         program: str = "app",
+        command: str = "serve",
         source: Path = ROOT,
+        variables: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> None:
         self.data_dir = data_dir
         self.log = data_dir.with_name(data_dir.name + ".log")
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.starts = 0
         self._source = source
@@ -52,10 +57,12 @@ class PlatformProcess:
             settings["connectors_path"] = connectors
         if settings.get("public_url") is True:
             settings["public_url"] = self.url
-        variables = {f"TRUNKLINE_{name.upper()}": str(value) for name, value in settings.items()}
+        settings = settings_for(data_dir) | settings
+        own = {f"TRUNKLINE_{name.upper()}": str(value) for name, value in settings.items()}
         inherited = {n: v for n, v in os.environ.items() if not n.startswith("TRUNKLINE_")}
-        self._environment = inherited | variables
-        self._arguments = [sys.executable, "-m", program, "serve", "--json", "--stop-with-stdin"]
+        self.environment = inherited | own | dict(variables or {})
+        """Of the next start."""
+        self._arguments = [sys.executable, "-m", program, command, "--json", "--stop-with-stdin"]
         self._arguments += ["--port", str(self.port), "--data-dir", str(data_dir)]
         self._popen: subprocess.Popen[bytes] | None = None
 
@@ -81,7 +88,7 @@ class PlatformProcess:
             self._popen = subprocess.Popen(
                 self._arguments,
                 cwd=self._source,
-                env=self._environment,
+                env=self.environment,
                 stdin=subprocess.PIPE,  # it stops when this process ends, however that happens
                 stdout=log,
                 stderr=log,
@@ -109,6 +116,15 @@ class PlatformProcess:
         self._popen.kill()
         self._popen.wait()
         self._let_go()
+
+    def freeze(self) -> None:
+        """SIGSTOP: it stands still, as on a machine that is suspended."""
+        assert self._popen is not None
+        self._popen.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._popen is not None
+        self._popen.send_signal(signal.SIGCONT)
 
     def terminate(self) -> None:
         """SIGTERM: it is asked to stop. See `ended`."""
@@ -171,21 +187,26 @@ async def connect(client: httpx2.AsyncClient, integration: str, **body: Any) -> 
     return made
 
 
-async def walk(client: httpx2.AsyncClient, path: str, **params: Any) -> list[dict[str, Any]]:
+async def each(client: httpx2.AsyncClient, path: str, **params: Any) -> AsyncIterator[dict[str, Any]]:
     """A whole list, page by page."""
-    items: list[dict[str, Any]] = []
     query = {"limit": 1000, **params}
     while True:
         answer = await client.get(path, params=query)
         assert answer.status_code == 200, answer.text
         page = answer.json()
-        items += page["items"]
+        for item in page["items"]:
+            yield item
         if page["next"] is None:
-            return items
+            return
         query["after"] = page["next"]
 
 
-def _free_port() -> int:
+async def walk(client: httpx2.AsyncClient, path: str, **params: Any) -> list[dict[str, Any]]:
+    """A whole list."""
+    return [item async for item in each(client, path, **params)]
+
+
+def free_port() -> int:
     """A port that no client is given by chance while the platform is down, so that it can come back."""
     for port in random.sample(range(20_000, 32_000), 50):
         with socket.socket() as probe:

@@ -62,7 +62,7 @@ class Provider:
         self.headers.append(headers)
         if self.delay:
             await asyncio.sleep(self.delay)
-        fault = self.fault
+        fault = headers.get("x-fault", self.fault)
         if fault == "reset before effect":
             writer.transport.abort()
             return False

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import Conflict, Forbidden, Invalid, NotFound, Problem
 from app.infra.clock import now_ms
+from app.infra.db import exclusive, insert_if_absent
 from app.infra.ids import new_id
 
 from .models import ApiKey, Tenant
@@ -75,9 +76,7 @@ def check_tenant_name(name: str) -> None:
 
 
 def ensure_tenant(session: Session, name: str) -> None:
-    if session.get(Tenant, name) is None:
-        session.add(Tenant(name=name, created_at=now_ms()))
-        session.flush()
+    insert_if_absent(session, Tenant, name=name, created_at=now_ms())
 
 
 def create_key(session: Session, name: str, tenant: str | None) -> NewKey:
@@ -106,6 +105,7 @@ def revoke_key(session: Session, caller: Caller, key_id: str) -> None:
 
 def first_admin_key(session: Session) -> NewKey | None:
     """The admin key of the first start: None if any key exists."""
+    exclusive(session, "first admin key")
     if session.scalar(select(ApiKey.id).limit(1)) is not None:
         return None
     ensure_tenant(session, DEFAULT_TENANT)

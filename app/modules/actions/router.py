@@ -2,24 +2,38 @@
 
 import asyncio
 import re
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.infra.clock import now_ms
+from app.integrations.registry import Registry
+from app.integrations.specs import Limits
 from app.modules.access.deps import CallerDep, DatabaseDep
+from app.modules.integrations.models import Connection
+from app.modules.integrations.schemas import LimitsOut
 from app.modules.integrations.service import get_connection
 from app.modules.paging import Cursor, Limit, Page
 
-from .deps import QueueDep, RegistryDep
-from .models import ActionRow
-from .schemas import ActionOut, ActionRequest, ResolveRequest, State
+from .attempts import finished_topic, wake_blocked
+from .deps import QueueDep, RegistryDep, ScheduleDep
+from .gates import end_pause, gate_of, limits_of, running, state_of, waiting
+from .models import ActionRow, Gate
+from .schemas import (
+    ActionOut,
+    ActionRequest,
+    GateOut,
+    LimitsRequest,
+    ResolveRequest,
+    State,
+)
 from .service import (
     attempts_of,
     cancel_action,
     create_action,
-    finished_topic,
     get_action,
     is_finished,
     resolve_action,
@@ -45,6 +59,7 @@ async def request_action(
     caller: CallerDep,
     queue: QueueDep,
     registry: RegistryDep,
+    schedule: ScheduleDep,
     idempotency_key: Annotated[
         str | None,
         Header(min_length=1, max_length=255, description="Makes repeating this request safe"),
@@ -53,7 +68,8 @@ async def request_action(
         str | None, Header(description="`wait=N`: answer when it has ended, or after N seconds (at most 60)")
     ] = None,
 ) -> ActionOut:
-    """The action is on disk before this answers. 202 with its address, or 200 once it has ended.
+    """The action is on disk before this answers. 202 with its address, or 200 once it has ended. With
+    `run_at` it is scheduled for then.
 
     A repeated Idempotency-Key with the same body answers with the first action, in whatever state it is.
     """
@@ -64,10 +80,13 @@ async def request_action(
             session,
             queue,
             registry,
+            schedule,
             connection,
             type=body.type,
             payload=body.payload,
             idempotency_key=idempotency_key,
+            run_at=_milliseconds(body.run_at),
+            deadline=_milliseconds(body.deadline),
         )
         return row.id
 
@@ -135,8 +154,11 @@ async def show_action(action_id: str, database: DatabaseDep, caller: CallerDep) 
 
 @router.post("/actions/{action_id}/cancel", summary="Cancel a queued action")
 async def cancel(action_id: str, database: DatabaseDep, caller: CallerDep) -> ActionOut:
+    """It is not tried (again). If an earlier try may have had its effect, it ends unknown instead of
+    cancelled."""
+
     def unit(session: Session) -> ActionOut:
-        row = get_action(session, caller.tenant, action_id)
+        row = get_action(session, caller.tenant, action_id, hold=True)
         cancel_action(session, row)
         return ActionOut.of(row, attempts_of(session, [row.id])[row.id])
 
@@ -144,13 +166,15 @@ async def cancel(action_id: str, database: DatabaseDep, caller: CallerDep) -> Ac
 
 
 @router.post("/actions/{action_id}/retry", status_code=202, summary="Try an action again")
-async def retry(action_id: str, database: DatabaseDep, caller: CallerDep, queue: QueueDep) -> ActionOut:
+async def retry(
+    action_id: str, database: DatabaseDep, caller: CallerDep, queue: QueueDep, schedule: ScheduleDep
+) -> ActionOut:
     """For an action that failed, was cancelled or is unknown. An unknown one may then happen twice: look at
     the provider first, or resolve it."""
 
     def unit(session: Session) -> ActionOut:
-        row = get_action(session, caller.tenant, action_id)
-        retry_action(session, queue, row)
+        row = get_action(session, caller.tenant, action_id, hold=True)
+        retry_action(session, queue, schedule, row)
         return ActionOut.of(row, attempts_of(session, [row.id])[row.id])
 
     return await database.write(unit)
@@ -163,11 +187,103 @@ async def resolve(
     """For an action whose outcome is unknown, after somebody has looked at the provider."""
 
     def unit(session: Session) -> ActionOut:
-        row = get_action(session, caller.tenant, action_id)
+        row = get_action(session, caller.tenant, action_id, hold=True)
         resolve_action(session, row, body.state, body.note)
         return ActionOut.of(row, attempts_of(session, [row.id])[row.id])
 
     return await database.write(unit)
+
+
+@router.get("/connections/{connection_id}/limits", summary="See how fast actions go")
+async def show_limits(
+    connection_id: str, database: DatabaseDep, caller: CallerDep, registry: RegistryDep
+) -> GateOut:
+    """The limits in force, and whether the connection is paused because its provider is down or asked for
+    it."""
+
+    def unit(session: Session) -> GateOut:
+        connection = get_connection(session, caller.tenant, connection_id)
+        return _gate_out(session, registry, connection, session.get(Gate, connection_id))
+
+    return await database.read(unit)
+
+
+@router.put("/connections/{connection_id}/limits", summary="Set how fast actions go")
+async def set_limits(
+    connection_id: str,
+    body: LimitsRequest,
+    database: DatabaseDep,
+    caller: CallerDep,
+    queue: QueueDep,
+    registry: RegistryDep,
+) -> GateOut:
+    """Limits of the connection's own, instead of what its connector declares."""
+
+    def unit(session: Session) -> GateOut:
+        connection = get_connection(session, caller.tenant, connection_id)
+        gate = gate_of(session, connection_id)
+        gate.own, gate.concurrency, gate.rate, gate.per = True, body.concurrency, body.rate, body.per
+        gate.next_at = 0
+        session.flush()
+        wake_blocked(session, queue, registry)
+        return _gate_out(session, registry, connection, gate)
+
+    return await database.write(unit)
+
+
+@router.delete("/connections/{connection_id}/limits", summary="Go back to the connector's limits")
+async def reset_limits(
+    connection_id: str, database: DatabaseDep, caller: CallerDep, queue: QueueDep, registry: RegistryDep
+) -> GateOut:
+    """Back to what the connector declares."""
+
+    def unit(session: Session) -> GateOut:
+        connection = get_connection(session, caller.tenant, connection_id)
+        gate = gate_of(session, connection_id)
+        gate.own, gate.concurrency, gate.rate, gate.per = False, None, None, None
+        gate.next_at = 0
+        session.flush()
+        wake_blocked(session, queue, registry)
+        return _gate_out(session, registry, connection, gate)
+
+    return await database.write(unit)
+
+
+@router.post("/connections/{connection_id}/resume", summary="End a connection's pause")
+async def resume(
+    connection_id: str, database: DatabaseDep, caller: CallerDep, queue: QueueDep, registry: RegistryDep
+) -> GateOut:
+    """For a connection that is paused although its provider is back: what waits is tried now."""
+
+    def unit(session: Session) -> GateOut:
+        connection = get_connection(session, caller.tenant, connection_id)
+        gate = gate_of(session, connection_id)
+        end_pause(session, gate)
+        wake_blocked(session, queue, registry)
+        return _gate_out(session, registry, connection, gate)
+
+    return await database.write(unit)
+
+
+def _gate_out(session: Session, registry: Registry, connection: Connection, gate: Gate | None) -> GateOut:
+    known = registry.integrations.get(connection.integration)
+    declared = known.connector.limits if known else Limits()
+    now = now_ms()
+    paused = gate is not None and gate.paused_until > now
+    return GateOut(
+        state=state_of(gate, now),
+        reason=gate.pause_code if gate and state_of(gate, now) != "open" else None,
+        paused_until=gate.paused_until if gate and paused else None,
+        outages=gate.outages if gate else 0,
+        running=running(session, connection.id),
+        queued=waiting(session, connection.id),
+        limits=LimitsOut.of(limits_of(gate, declared)),
+        declared=LimitsOut.of(declared),
+    )
+
+
+def _milliseconds(moment: datetime | None) -> int | None:
+    return None if moment is None else round(moment.timestamp() * 1000)
 
 
 def _wait_seconds(prefer: str | None) -> float:

@@ -1,6 +1,7 @@
 """Carries actions out: opens an attempt, calls the connector, records what became of it."""
 
 import asyncio
+from dataclasses import replace
 
 import orjson
 import structlog
@@ -9,9 +10,11 @@ from sqlalchemy.orm import Session
 
 from app.errors import NotFound, StorageUnavailable
 from app.infra.db import Database
-from app.infra.ids import new_id
+from app.infra.failpoints import failpoint
+from app.infra.nodes import Nodes
 from app.infra.place import kind_and_place
 from app.infra.queue import WorkQueue
+from app.integrations.base import BaseIntegration
 from app.integrations.errors import (
     ActionError,
     AuthenticationFailed,
@@ -19,13 +22,24 @@ from app.integrations.errors import (
     ProviderError,
     RateLimited,
     Rejected,
+    Unavailable,
 )
 from app.integrations.http import AttemptTrace, current_attempt
-from app.integrations.models import Action
+from app.integrations.models import Action, Applied, CannotTell
+from app.integrations.registry import Registry
 from app.modules.integrations.instances import ConnectionUnusable, Instances
 
-from .models import FAILED, SUCCEEDED, UNKNOWN
-from .service import OpenAttempt, Outcome, abandon_attempts, close_attempt, open_attempt
+from .attempts import (
+    OpenAttempt,
+    Outcome,
+    Verdict,
+    abandon_attempts,
+    close_attempt,
+    expire_actions,
+    open_attempt,
+    wake_blocked,
+)
+from .schedule import Schedule
 
 log = structlog.get_logger()
 
@@ -33,44 +47,79 @@ MAX_RESULT = 1024 * 1024
 """Bytes of a stored result; a longer one is left out with a warning."""
 
 STORAGE_PAUSE = 1.0
+SWEEP_SECONDS = 5.0
+SWEEP_BATCH = 500
 
 
 class ActionRunner:
-    """The work handler of action.run. One runner is one owner of attempts."""
+    """The work handler of action.run. Its node owns the attempts that it opens."""
 
-    def __init__(self, database: Database, instances: Instances, queue: WorkQueue, *, timeout: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        instances: Instances,
+        queue: WorkQueue,
+        nodes: Nodes,
+        *,
+        schedule: Schedule,
+        timeout: float,
+    ) -> None:
         self._database = database
+        self._registry = registry
         self._instances = instances
         self._queue = queue
+        self._nodes = nodes
+        self._schedule = schedule
         self._timeout = timeout
-        self.owner = new_id("run")
 
     async def start(self) -> None:
         """Call before any work is done: ends what a dead process left open."""
-        lost = await self._database.write(lambda s: abandon_attempts(s, self._queue, self.owner))
+        await self.adopt()
+
+    async def adopt(self) -> None:
+        """Ends what dead processes left open."""
+        lost = await self._database.write(lambda s: abandon_attempts(s, self._queue, self._nodes.living(s)))
         if lost:
             log.warning("attempts_abandoned", count=lost)
 
     async def run(self, action_id: str) -> None:
         """Tries one action. Safe to call any number of times: the row says what there is to do."""
-        attempt = await self._database.write(lambda s: open_attempt(s, self._queue, action_id, self.owner))
+        attempt = await self._database.write(
+            lambda s: open_attempt(s, self._queue, self._registry, action_id, self._nodes.id)
+        )
         if attempt is None:
             return
+        failpoint("action.opened")
         outcome = await self._try(attempt)
+        failpoint("action.answered")
         await self._close(attempt, outcome)
+        failpoint("action.closed")
+
+    async def sweep(self) -> None:
+        """Now and then: ends what has passed its deadline, and wakes what nobody else has woken."""
+        while True:
+            while await self._database.write(lambda s: expire_actions(s, SWEEP_BATCH)) == SWEEP_BATCH:
+                pass
+            await self._database.write(lambda s: wake_blocked(s, self._queue, self._registry))
+            await asyncio.sleep(SWEEP_SECONDS)
 
     async def _close(self, attempt: OpenAttempt, outcome: Outcome) -> None:
-        def unit(session: Session) -> None:
-            close_attempt(session, attempt, self.owner, outcome)
+        def unit(session: Session) -> bool:
+            return close_attempt(session, self._queue, self._registry, self._schedule, attempt, outcome)
 
         while True:
             try:
-                await self._database.write(unit)
+                paused = await self._database.write(unit)
             except StorageUnavailable as error:
                 # The effect has happened: what became of it is worth waiting for.
                 log.warning("outcome_not_stored", action=attempt.action_id, reason=error.message)
                 await asyncio.sleep(STORAGE_PAUSE)
             else:
+                if paused:
+                    log.warning(
+                        "connection_paused", connection=attempt.connection_id, reason=outcome.error_code
+                    )
                 return
 
     async def _try(self, attempt: OpenAttempt) -> Outcome:
@@ -79,75 +128,133 @@ class ActionRunner:
         try:
             async with self._instances.lease(attempt.connection_id) as lease:
                 if not lease.enabled:
-                    return Outcome(
-                        FAILED, False, error_code="connection_disabled", error="The connection is disabled."
-                    )
-                action = Action(type=attempt.type, payload=orjson.loads(attempt.payload))
-                async with asyncio.timeout(self._timeout):
-                    result = await lease.instance.execute(action)
-        except (ConnectionUnusable, NotFound, StorageUnavailable) as error:
-            return Outcome(FAILED, False, error_code=error.code, error=f"{error.message} {error.remedy}")
-        except ActionError as error:
-            return Outcome(FAILED, False, error_code="invalid_payload", error=str(error))
+                    return _unsent("refused", "connection_disabled", "The connection is disabled.")
+                return await self._call(attempt, lease.instance, trace)
+        except ConnectionUnusable as error:
+            # A connector that is broken now may be mended by the next start; a missing secret is up to
+            # somebody.
+            verdict: Verdict = "not_done" if error.code == "integration_unavailable" else "refused"
+            return _unsent(verdict, error.code, f"{error.message} {error.remedy}")
+        except NotFound as error:
+            return _unsent("refused", error.code, f"{error.message} {error.remedy}")
+        except StorageUnavailable as error:
+            return _unsent("not_done", error.code, f"{error.message} {error.remedy}")
         except ProviderError as error:
             return _provider_outcome(error, trace)
-        except TimeoutError:
-            message = f"It took longer than {self._timeout:g} s."
-            return Outcome(
-                UNKNOWN, trace.begun or None, error_code="timeout", error=message, status=trace.status
-            )
         except asyncio.CancelledError:
             # The process is stopping and gave it all the time it had.
             message = "The process stopped while this was being tried; it may or may not have happened."
-            await asyncio.shield(
-                self._close(
-                    attempt, Outcome(UNKNOWN, trace.begun or None, error_code="interrupted", error=message)
-                )
-            )
+            await asyncio.shield(self._close(attempt, _ambiguous(trace, "interrupted", message)))
             raise
+        finally:
+            current_attempt.reset(token)
+
+    async def _call(self, attempt: OpenAttempt, instance: BaseIntegration, trace: AttemptTrace) -> Outcome:
+        """Asks the provider if need be, then has the connector do it. Raises ProviderError."""
+        not_applied = reads = False
+        try:
+            action = Action(type=attempt.type, payload=orjson.loads(attempt.payload))
+            reads = instance.action_spec(action.type).reads
+            async with asyncio.timeout(self._timeout):
+                if attempt.ask_first:
+                    answer = await instance.probe(action)
+                    if isinstance(answer, Applied):
+                        return _success(answer.result, trace, found=True)
+                    if isinstance(answer, CannotTell):
+                        message = "The provider could not say whether an earlier try has done it."
+                        return _ambiguous(trace, "cannot_tell", message)
+                    not_applied = True
+                result = await instance.execute(action)
+        except ActionError as error:
+            # It no longer fits what the connector declares today.
+            outcome = _unsent("refused", "invalid_payload", str(error))
+        except ProviderError as error:
+            if attempt.ask_first and not not_applied:
+                # It is the probe that failed: an earlier try may still have done it.
+                return _ambiguous(trace, error.code, str(error)[:1000], error)
+            outcome = _provider_outcome(error, trace)
+        except TimeoutError:
+            message = f"It took longer than {self._timeout:g} s."
+            outcome = _ambiguous(trace, "timeout", message, outage=True)
         except Exception as error:  # noqa: BLE001 - an edge: whatever a connector raises
             fault = kind_and_place(error)
             log.warning("action_handler_failed", action=attempt.action_id, error=fault)
             message = f"The connector failed with {fault}; what was asked may have happened before that."
-            return Outcome(
-                UNKNOWN,
-                trace.begun or None,
-                error_code="connector_error",
-                error=message,
-                status=trace.status,
-            )
-        finally:
-            current_attempt.reset(token)
-        return _success(result, trace)
+            outcome = _ambiguous(trace, "connector_error", message)
+        else:
+            return _success(result, trace)
+        if reads and outcome.verdict == "ambiguous":
+            outcome = replace(outcome, verdict="not_done")
+        return replace(outcome, not_applied=not_applied)
 
 
-def _success(result: object, trace: AttemptTrace) -> Outcome:
+def _unsent(verdict: Verdict, code: str, message: str) -> Outcome:
+    return Outcome(verdict, False, error_code=code, error=message)
+
+
+def _ambiguous(
+    trace: AttemptTrace,
+    code: str,
+    message: str,
+    error: ProviderError | None = None,
+    *,
+    outage: bool | None = None,
+) -> Outcome:
+    return Outcome(
+        "ambiguous",
+        trace.begun or None,
+        error_code=code,
+        error=message,
+        status=trace.status,
+        retry_after=error.retry_after if error else None,
+        outage=outage,
+    )
+
+
+def _success(result: object, trace: AttemptTrace, *, found: bool = False) -> Outcome:
+    warning = "The provider says that an earlier try has done it; it was not sent again." if found else None
+    stored: str | None = None
     try:
         if isinstance(result, BaseModel):
             result = result.model_dump(mode="json")
         stored = orjson.dumps(result).decode()
     except Exception:  # noqa: BLE001 - a connector's own model may raise anything; the effect has happened
         warning = f"The connector returned a {type(result).__name__}, which is not JSON; it was left out."
-        return Outcome(SUCCEEDED, True, warning=warning, status=trace.status)
-    if len(stored.encode()) > MAX_RESULT:
-        warning = f"The result is longer than {MAX_RESULT} bytes; it was left out."
-        return Outcome(SUCCEEDED, True, warning=warning, status=trace.status)
-    return Outcome(SUCCEEDED, True, result=stored, status=trace.status)
+    if stored is not None and len(stored.encode()) > MAX_RESULT:
+        stored, warning = None, f"The result is longer than {MAX_RESULT} bytes; it was left out."
+    return Outcome("succeeded", True, result=stored, warning=warning, status=trace.status, outage=False)
 
 
 def _provider_outcome(error: ProviderError, trace: AttemptTrace) -> Outcome:
-    """What a typed error says about the world.
+    """What a typed error says about the world. It speaks of the attempt's last exchange; where an earlier one
+    may have had an effect, it proves nothing about the action.
 
-    Provably nothing happened: nothing was sent (and nothing before it in this attempt), or the provider
-    said no. Everything else may have happened.
+    Provably nothing happened: nothing was sent, or the provider said no, or only something harmless was
+    asked.
     """
-    refused = isinstance(error, Rejected | AuthenticationFailed | RateLimited)
-    unsent = isinstance(error, NotSent) and not trace.begun
+    said_no = isinstance(error, Rejected | AuthenticationFailed | RateLimited)
+    unsent = isinstance(error, NotSent) and trace.effects == 0
+    if said_no:
+        nothing_happened = trace.effects - trace.last_counts == 0
+    else:
+        nothing_happened = unsent or (error.harmless and trace.effects == 0)
+    in_vain = isinstance(error, Rejected | AuthenticationFailed) or getattr(error, "hopeless", False)
+    verdict: Verdict = "ambiguous"
+    if nothing_happened:
+        verdict = "refused" if in_vain else "not_done"
     return Outcome(
-        FAILED if refused or unsent else UNKNOWN,
+        verdict,
         sent=not unsent,
         error_code=error.code,
         error=str(error)[:1000],
         status=error.status or trace.status,
         retry_after=error.retry_after,
+        outage=_outage(error),
     )
+
+
+def _outage(error: ProviderError) -> bool | None:
+    """Whether the provider is down; None if the error does not tell."""
+    if isinstance(error, NotSent):
+        return None if error.hopeless else True
+    return isinstance(error, Unavailable)

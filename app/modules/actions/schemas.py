@@ -1,12 +1,14 @@
 """Actions as the API takes and shows them."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from app.infra.clock import Instant
+from app.modules.integrations.schemas import LimitsOut
 
+from .gates import GateState
 from .models import ActionRow, Attempt
 
 State = Literal["queued", "running", "succeeded", "failed", "unknown", "cancelled"]
@@ -19,6 +21,10 @@ class ActionRequest(BaseModel):
 
     type: str = Field(max_length=200, description="Name of one of the integration's actions")
     payload: dict[str, Any] = Field(default_factory=dict, repr=False, description="Its input")
+    run_at: AwareDatetime | None = Field(default=None, description="Not before then; at once without it")
+    deadline: AwareDatetime | None = Field(
+        default=None, description="No try after then; without it, the platform's action_lifetime after run_at"
+    )
 
 
 class ResolveRequest(BaseModel):
@@ -50,18 +56,24 @@ class AttemptOut(BaseModel):
     retry_after: float | None = Field(description="Seconds that the provider asked to wait, if it did")
     started_at: Instant
     finished_at: Instant | None
+    duration: float | None = Field(description="Seconds that it took")
 
 
 class ActionOut(BaseModel):
     """An action and what became of it.
 
     succeeded: the provider did it. failed: it did not happen. unknown: it may have happened, and repeating
-    it might do it twice; somebody has to look. cancelled: it was never tried.
+    it might do it twice; somebody has to look. cancelled: it did not happen. While it is queued after a try,
+    `error` is what that try met and `run_at` when the next one is due.
     """
 
     id: str
     type: str
     state: State
+    waiting: Literal["time", "retry", "slot", "rate", "provider"] | None = Field(
+        description="What a queued action waits for: its run_at; the next try; a free slot, or its turn, by "
+        "the connection's limits; the provider, which is down or has asked for a pause"
+    )
     result: Any = Field(description="What the connector returned, once succeeded")
     warning: str | None
     error: ErrorOut | None
@@ -71,6 +83,7 @@ class ActionOut(BaseModel):
     effect: Literal["once", "idempotent", "checkable"]
     created_at: Instant
     run_at: Instant
+    deadline: Instant = Field(description="No try begins after then")
     finished_at: Instant | None
 
     @classmethod
@@ -80,6 +93,7 @@ class ActionOut(BaseModel):
                 "id": row.id,
                 "type": row.type,
                 "state": row.state,
+                "waiting": row.waiting,
                 "result": None if row.result is None else orjson.loads(row.result),
                 "warning": row.warning,
                 "error": _error(row.error_code, row.error),
@@ -93,6 +107,7 @@ class ActionOut(BaseModel):
                         "retry_after": _seconds(attempt.retry_after_ms),
                         "started_at": attempt.started_at,
                         "finished_at": attempt.finished_at,
+                        "duration": _duration(attempt),
                     }
                     for attempt in attempts
                 ],
@@ -101,9 +116,55 @@ class ActionOut(BaseModel):
                 "effect": row.effect,
                 "created_at": row.created_at,
                 "run_at": row.run_at,
+                "deadline": row.deadline,
                 "finished_at": row.finished_at,
             }
         )
+
+
+class LimitsRequest(BaseModel):
+    """A connection's own limits, instead of its connector's."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Actions at the same time; without it, as the connector says",
+    )
+    rate: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Actions in `per` seconds; without it, no limit"
+    )
+    per: float = Field(default=1.0, gt=0, le=86_400, description="Seconds that the rate is for")
+
+    @model_validator(mode="after")
+    def _not_too_fast(self) -> Self:
+        if self.rate is not None and self.rate / self.per > 10_000:
+            raise ValueError("more than 10,000 a second is no limit: leave rate out")
+        return self
+
+
+class GateOut(BaseModel):
+    """What lets a connection's actions through, and what holds them back."""
+
+    state: GateState = Field(
+        description="open; paused: nothing is tried until paused_until; trying: one action at a time, to see "
+        "whether the provider is back"
+    )
+    reason: Literal["provider_down", "rate_limited"] | None = Field(description="Why it is not open")
+    paused_until: Instant | None
+    outages: int = Field(description="Attempts in a row that found the provider down")
+    running: int = Field(description="Actions that are being tried")
+    queued: int = Field(description="Actions that wait")
+    limits: LimitsOut = Field(description="What is in force")
+    declared: LimitsOut = Field(description="What the connector declares")
+
+
+def _duration(attempt: Attempt) -> float | None:
+    if attempt.finished_at is None:
+        return None
+    return max(attempt.finished_at - attempt.started_at, 0) / 1000
 
 
 def _seconds(milliseconds: int | None) -> float | None:

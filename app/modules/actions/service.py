@@ -1,23 +1,20 @@
-"""Actions at rest: the transitions of their state machine, each a unit of work.
+"""Actions at rest: requesting one, and what people decide about one. Each is a unit of work.
 
-    queued --open--> running --close--> succeeded | failed | unknown
-    queued --cancel--> cancelled
-    running --abandon--> unknown | queued           its owner is dead; by effect class
-    unknown --close--> succeeded | failed | unknown the owner was alive after all and brings its result
+    queued --cancel--> cancelled                    before anything can have happened; else unknown
     failed | unknown | cancelled --retry--> queued  somebody decided so
     unknown --resolve--> succeeded | failed         somebody looked
 
-`open` and `close` compare before they set: of two runners that try to open one action, one finds it gone.
+How tries begin and end is in attempts.py.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.errors import Conflict, Invalid, NotFound, Problem
@@ -30,70 +27,36 @@ from app.integrations.models import Action
 from app.integrations.registry import Registry
 from app.modules.integrations.models import Connection
 
-from .models import CANCELLED, FAILED, FINISHED, QUEUED, RUNNING, SUCCEEDED, UNKNOWN, ActionRow, Attempt
-
-RUN = "action.run"
-"""Kind of work."""
-
-OPEN = "open"
-"""State of an attempt that has not ended."""
-
-
-def finished_topic(action_id: str) -> str:
-    return f"action:{action_id}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an attempt ended, and so the action.
-
-    state   succeeded, failed or unknown
-    sent    whether anything with an effect may have left; None if nobody can tell
-    """
-
-    state: str
-    sent: bool | None
-    result: str | None = None
-    warning: str | None = None
-    error_code: str | None = None
-    error: str | None = None
-    status: int | None = None
-    retry_after: float | None = None
+from .attempts import IDEMPOTENT, finished_topic
+from .gates import RUN
+from .models import CANCELLED, FAILED, FINISHED, FOR_TIME, QUEUED, SUCCEEDED, UNKNOWN, ActionRow, Attempt
+from .schedule import Schedule
 
 
 def create_action(
     session: Session,
     queue: WorkQueue,
     registry: Registry,
+    schedule: Schedule,
     connection: Connection,
     *,
     type: str,
     payload: Mapping[str, Any],
     idempotency_key: str | None,
+    run_at: int | None = None,
+    deadline: int | None = None,
 ) -> tuple[ActionRow, bool]:
     """Stores a validated action with its wake-up; returns it and whether it is new.
 
-    The same Idempotency-Key with the same request returns the action of the first time, in whatever state
-    it is. Raises Invalid with the payload's wrong fields or for a key used with another request, Conflict
-    for a connection that is off or whose connector is gone.
+    `run_at` and `deadline` are milliseconds since 1970: not before, and no try after. The same
+    Idempotency-Key with the same request returns the action of the first time, in whatever state it is.
+    Raises Invalid with the payload's wrong fields or for a key used with another request, Conflict for a
+    connection that is off or whose connector is gone.
     """
     stored_payload = _stored(payload)
-    request_hash = hashlib.sha256(f"{connection.id}\0{type}\0{stored_payload}".encode()).digest()
-    if idempotency_key is not None:
-        earlier = session.scalars(
-            select(ActionRow).where(
-                ActionRow.tenant == connection.tenant, ActionRow.idempotency_key == idempotency_key
-            )
-        ).first()
-        if earlier is not None:
-            if earlier.request_hash != request_hash:
-                raise Invalid(
-                    "This Idempotency-Key was used with another request.",
-                    code="idempotency_key_reused",
-                    remedy="Use a new key for a new action.",
-                    problems=[Problem("Idempotency-Key", "idempotency_key_reused", "used before")],
-                )
-            return earlier, False
+    request_hash = _hash(connection.id, type, stored_payload, run_at, deadline)
+    if earlier := _earlier(session, connection.tenant, idempotency_key, request_hash):
+        return earlier, False
     known = registry.integrations.get(connection.integration)
     if known is None:
         raise Conflict(
@@ -107,6 +70,7 @@ def create_action(
         )
     effect = _validate(known.connector, type, payload)
     now = now_ms()
+    due = max(run_at or 0, now)
     row = ActionRow(
         id=new_id("act"),
         tenant=connection.tenant,
@@ -116,16 +80,63 @@ def create_action(
         payload=stored_payload,
         effect=effect,
         state=QUEUED,
+        waiting=FOR_TIME if due > now else None,
         attempts=0,
-        run_at=now,
+        schedule_start=0,
+        ambiguous=False,
+        run_at=due,
+        deadline=_deadline(schedule, due, deadline),
         idempotency_key=idempotency_key,
         request_hash=request_hash,
         created_at=now,
     )
-    session.add(row)
-    session.flush()
-    queue.put(session, RUN, row.id)
+    try:
+        with session.begin_nested():
+            session.add(row)
+    except IntegrityError:
+        # The same key at the same time, through another process.
+        if earlier := _earlier(session, connection.tenant, idempotency_key, request_hash):
+            return earlier, False
+        raise
+    queue.put(session, RUN, row.id, due if due > now else 0)
     return row, True
+
+
+def _hash(connection_id: str, type: str, payload: str, run_at: int | None, deadline: int | None) -> bytes:
+    parts = [connection_id, type, payload]
+    if run_at is not None or deadline is not None:
+        parts += [str(run_at), str(deadline)]
+    return hashlib.sha256("\0".join(parts).encode()).digest()
+
+
+def _earlier(session: Session, tenant: str, key: str | None, request_hash: bytes) -> ActionRow | None:
+    """The action of an earlier request with this key. Raises Invalid if that was another request."""
+    if key is None:
+        return None
+    earlier = session.scalars(
+        select(ActionRow).where(ActionRow.tenant == tenant, ActionRow.idempotency_key == key)
+    ).first()
+    if earlier is not None and earlier.request_hash != request_hash:
+        raise Invalid(
+            "This Idempotency-Key was used with another request.",
+            code="idempotency_key_reused",
+            remedy="Use a new key for a new action.",
+            problems=[Problem("Idempotency-Key", "idempotency_key_reused", "used before")],
+        )
+    return earlier
+
+
+def _deadline(schedule: Schedule, due: int, deadline: int | None) -> int:
+    if deadline is None:
+        return due + round(schedule.lifetime * 1000)
+    if deadline <= due:
+        raise Invalid(
+            "The deadline is over before the action may begin.",
+            code="deadline_passed",
+            remedy="Give a deadline in the future and after run_at, or leave it out.",
+            problems=[Problem("deadline", "deadline_passed", "it has to be in the future and after run_at")],
+        )
+    return deadline
 
 
 def _validate(connector: Any, type: str, payload: Mapping[str, Any]) -> str:
@@ -145,7 +156,9 @@ def _validate(connector: Any, type: str, payload: Mapping[str, Any]) -> str:
             remedy="Correct the fields named in problems.",
             problems=[Problem(f"payload.{p.path}".rstrip("."), p.code, p.message) for p in error.problems],
         ) from None
-    effect: str = connector.action_spec(type).effect
+    spec = connector.action_spec(type)
+    # What only reads may be repeated whatever it is declared as.
+    effect: str = IDEMPOTENT if spec.reads else spec.effect
     return effect
 
 
@@ -163,9 +176,9 @@ def _stored(payload: Mapping[str, Any]) -> str:
         ) from None
 
 
-def get_action(session: Session, tenant: str, action_id: str) -> ActionRow:
-    """Raises NotFound, for another tenant's too."""
-    row = session.get(ActionRow, action_id)
+def get_action(session: Session, tenant: str, action_id: str, *, hold: bool = False) -> ActionRow:
+    """Raises NotFound, for another tenant's too. `hold` keeps others from changing it in the meantime."""
+    row = session.get(ActionRow, action_id, with_for_update=hold or None)
     if row is None or row.tenant != tenant:
         raise NotFound("action", action_id)
     return row
@@ -182,109 +195,28 @@ def attempts_of(session: Session, action_ids: list[str]) -> dict[str, list[Attem
     return found
 
 
-@dataclass(frozen=True)
-class OpenAttempt:
-    """What a runner needs to carry out the attempt that it has opened."""
-
-    action_id: str
-    number: int
-    connection_id: str
-    type: str
-    payload: str
-    effect: str
-
-
-def open_attempt(session: Session, queue: WorkQueue, action_id: str, owner: str) -> OpenAttempt | None:
-    """queued -> running. None if there is nothing to do: it runs already, or has ended. One that is not due
-    (perhaps because the clock was set back) gets its wake-up again, for when it is."""
-    now = now_ms()
-    row = session.scalars(
-        update(ActionRow)
-        .where(ActionRow.id == action_id, ActionRow.state == QUEUED, ActionRow.run_at <= now)
-        .values(state=RUNNING, owner=owner, attempts=ActionRow.attempts + 1)
-        .returning(ActionRow)
-        .execution_options(synchronize_session=False)
-    ).first()
-    if row is None:
-        queued = (ActionRow.id == action_id, ActionRow.state == QUEUED)
-        due = session.scalar(select(ActionRow.run_at).where(*queued))
-        if due is not None:
-            queue.put(session, RUN, action_id, due)
-        return None
-    session.add(Attempt(action_id=row.id, number=row.attempts, owner=owner, state=OPEN, started_at=now))
-    return OpenAttempt(row.id, row.attempts, row.connection_id, row.type, row.payload, row.effect)
-
-
-def close_attempt(session: Session, attempt: OpenAttempt, owner: str, outcome: Outcome) -> None:
-    """running -> what became of it. If the attempt was abandoned meanwhile and nothing has happened since,
-    the owner's own result replaces the `unknown`."""
-    now = now_ms()
-    row = session.get(ActionRow, attempt.action_id)
-    tried = session.get(Attempt, (attempt.action_id, attempt.number))
-    if row is None or tried is None or tried.owner != owner or tried.state not in (OPEN, UNKNOWN):
-        return
-    tried.state, tried.sent, tried.status = outcome.state, outcome.sent, outcome.status
-    tried.error_code, tried.error, tried.finished_at = outcome.error_code, outcome.error, now
-    tried.retry_after_ms = None if outcome.retry_after is None else int(outcome.retry_after * 1000)
-    if row.attempts == attempt.number and row.state in (RUNNING, UNKNOWN):
-        _finish(session, row, outcome, now)
-
-
-def _finish(session: Session, row: ActionRow, outcome: Outcome, now: int) -> None:
-    row.state, row.owner, row.finished_at = outcome.state, None, now
-    row.result, row.warning = outcome.result, outcome.warning
-    row.error_code, row.error = outcome.error_code, outcome.error
+def cancel_action(session: Session, row: ActionRow) -> None:
+    """queued -> cancelled, or unknown if an earlier try may have had its effect. Raises Conflict for any
+    other state."""
+    if row.state != QUEUED:
+        raise _wrong_state(row, "cancelled", "Only a queued action can be cancelled.")
+    row.state, row.waiting, row.finished_at = CANCELLED, None, now_ms()
+    if row.ambiguous:
+        row.state = UNKNOWN
+        row.warning = "Cancelled, so it is not tried again; but an earlier try may have had its effect."
     signal(session, finished_topic(row.id))
 
 
-def abandon_attempts(session: Session, queue: WorkQueue, living: str) -> int:
-    """Ends the open attempts of owners that are dead (all but `living`), by effect class; returns how many.
-
-    Nobody knows how far a dead owner came. once and checkable: unknown. idempotent: queued again, because
-    repeating it does nothing more.
-    """
-    orphans = list(
-        session.scalars(select(ActionRow).where(ActionRow.state == RUNNING, ActionRow.owner != living))
-    )
+def retry_action(session: Session, queue: WorkQueue, schedule: Schedule, row: ActionRow) -> None:
+    """failed | unknown | cancelled -> queued with a new schedule, because somebody decided so."""
+    if row.state not in (FAILED, UNKNOWN, CANCELLED):
+        raise _wrong_state(row, "retried", "Only one that failed, is unknown or was cancelled can be.")
     now = now_ms()
-    for row in orphans:
-        lost = Outcome(
-            UNKNOWN,
-            sent=True,
-            error_code="interrupted",
-            error="The process ended while this was being tried; it may or may not have happened.",
-        )
-        tried = session.get(Attempt, (row.id, row.attempts))
-        if tried is not None and tried.state == OPEN:
-            tried.state, tried.finished_at = UNKNOWN, now
-            tried.error_code, tried.error = lost.error_code, lost.error
-        if row.effect == "idempotent":
-            _requeue(session, queue, row)
-        else:
-            _finish(session, row, lost, now)
-    return len(orphans)
-
-
-def _requeue(session: Session, queue: WorkQueue, row: ActionRow) -> None:
-    row.state, row.owner, row.run_at, row.finished_at = QUEUED, None, now_ms(), None
+    row.state, row.waiting, row.run_at, row.finished_at = QUEUED, None, now, None
+    row.schedule_start, row.deadline = row.attempts, _deadline(schedule, now, None)
     row.error_code = row.error = row.result = row.warning = None
     session.flush()
     queue.put(session, RUN, row.id)
-
-
-def cancel_action(session: Session, row: ActionRow) -> None:
-    """queued -> cancelled. Raises Conflict for any other state."""
-    if row.state != QUEUED:
-        raise _wrong_state(row, "cancelled", "Only a queued action can be cancelled.")
-    row.state, row.finished_at = CANCELLED, now_ms()
-    signal(session, finished_topic(row.id))
-
-
-def retry_action(session: Session, queue: WorkQueue, row: ActionRow) -> None:
-    """failed | unknown | cancelled -> queued, because somebody decided so."""
-    if row.state not in (FAILED, UNKNOWN, CANCELLED):
-        raise _wrong_state(row, "retried", "Only one that failed, is unknown or was cancelled can be.")
-    _requeue(session, queue, row)
 
 
 def resolve_action(
@@ -295,6 +227,7 @@ def resolve_action(
         raise _wrong_state(row, "resolved", "Only an unknown action needs to be resolved.")
     row.state = SUCCEEDED if state == "succeeded" else FAILED
     row.warning = f"Resolved by hand: {note}" if note else "Resolved by hand."
+    row.ambiguous = False
     if row.state == SUCCEEDED:
         row.error_code = row.error = None
     signal(session, finished_topic(row.id))

@@ -28,7 +28,7 @@ class EventRow(Base):
     connection_id: Mapped[str] = mapped_column(String(40))
     integration: Mapped[str] = mapped_column(String(63))
     type: Mapped[str] = mapped_column(String(200))
-    external_id: Mapped[str | None] = mapped_column(String(512))
+    external_id: Mapped[str | None] = mapped_column(String(2048))
     payload: Mapped[str] = mapped_column(Text)
     conflicting: Mapped[bool] = mapped_column(Boolean)
     webhook_id: Mapped[str] = mapped_column(String(40))

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import bindparam, delete, select, tuple_
+from sqlalchemy import delete, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound
 from app.infra.clock import now_ms
-from app.infra.db import insert_rows, signal, table_of
+from app.infra.db import exclusive, insert_rows, is_shared, members, signal, table_of
 from app.infra.ids import id_at, new_id
 
 from .models import EventIdentity, EventRow
@@ -27,9 +27,14 @@ _EVENT_COLUMNS = (
     "webhook_id", "item", "received_at", "created_at",
 )  # fmt: skip
 
-_SEEN = select(EventIdentity.identity, EventIdentity.fingerprint).where(
-    EventIdentity.identity.in_(bindparam("identities", expanding=True))
-)
+_SEEN = [
+    select(EventIdentity.identity, EventIdentity.fingerprint).where(condition)
+    for condition in members(table_of(EventIdentity).c.identity, "identities")
+]
+_ITEMS_DONE = [
+    select(EventRow.webhook_id, EventRow.item).where(condition)
+    for condition in members(table_of(EventRow).c.webhook_id, "webhooks")
+]
 
 
 @dataclass(slots=True)
@@ -76,7 +81,13 @@ def store_events(session: Session, events: Sequence[NewEvent], *, replayed: bool
     has been seen: the same connection, type and external_id, and the same item or an id that is unique by
     itself. Without external_id only the first holds. Same id with another item: stored and marked
     conflicting. Whoever calls decides the transaction; identities and events are written together.
+
+    From here to the commit no other transaction stores events, on any node: what has been seen is all there
+    is, and positions in the feed become visible in their order. So call this last.
     """
+    if not events:
+        return 0
+    exclusive(session, TOPIC)
     done = _items_done(session, {event.webhook_id for event in events}) if replayed else frozenset()
     identities = {id(event): _identity(event) for event in events if event.external_id is not None}
     seen = _seen(session, set(identities.values()))
@@ -126,16 +137,14 @@ def _identity(event: NewEvent) -> bytes:
 
 
 def _items_done(session: Session, webhook_ids: set[str]) -> frozenset[tuple[str, int]]:
-    rows = session.execute(
-        select(EventRow.webhook_id, EventRow.item).where(EventRow.webhook_id.in_(webhook_ids))
-    )
+    rows = session.execute(_ITEMS_DONE[is_shared(session)], {"webhooks": list(webhook_ids)})
     return frozenset((row.webhook_id, row.item) for row in rows)
 
 
 def _seen(session: Session, identities: set[bytes]) -> dict[bytes, set[bytes]]:
     seen: dict[bytes, set[bytes]] = {}
     if identities:
-        rows = session.execute(_SEEN, {"identities": list(identities)})
+        rows = session.execute(_SEEN[is_shared(session)], {"identities": list(identities)})
         for identity, fingerprint in rows:
             seen.setdefault(identity, set()).add(fingerprint)
     return seen

@@ -11,7 +11,7 @@ from app.integrations.registry import Integration
 from app.integrations.verification import in_words
 
 from .models import CatalogueEntry
-from .schemas import ActionSpecOut, EventSpecOut, IntegrationOut, PollSpecOut, SecretOut
+from .schemas import ActionSpecOut, EventSpecOut, IntegrationOut, LimitsOut, PollSpecOut, SecretOut
 
 
 def describe(integration: Integration) -> IntegrationOut:
@@ -50,6 +50,7 @@ def describe(integration: Integration) -> IntegrationOut:
             for e in connector.events
         ],
         polls=[PollSpecOut(name=p.name, every=p.every, deadline=p.deadline) for p in connector.polls],
+        limits=LimitsOut.of(connector.limits) if connector.actions else None,
         settings_schema=_schema(model) if model else None,
         receives=[
             *(["webhook"] if integration.takes_webhooks else []),
@@ -81,6 +82,7 @@ def describe_absent(entry: CatalogueEntry) -> IntegrationOut:
         actions=[],
         events=[],
         polls=[],
+        limits=None,
         settings_schema=None,
         receives=[],
         verified=False,

@@ -36,14 +36,19 @@ class Endpoint:
     verification: Verification | None
     secrets: dict[str, list[str]] = field(repr=False)
     expires_at: int | None
+    read_at: float = field(default_factory=time.monotonic)
 
 
 class Directory:
     """Caches endpoints until anything about connections changes, and unknown tokens for a second."""
 
-    def __init__(self, database: Database, connections: Connections) -> None:
+    def __init__(
+        self, database: Database, connections: Connections, *, cache_seconds: float | None = None
+    ) -> None:
+        """`cache_seconds` ends what is cached also when no change is announced."""
         self._database = database
         self._connections = connections
+        self._cache_seconds = cache_seconds
         self._known: dict[tuple[str, str], Endpoint] = {}
         self._missed: dict[bytes, float] = {}
         self._generation = 0
@@ -60,6 +65,8 @@ class Directory:
         if endpoint is None:
             return None
         if endpoint.expires_at is not None and endpoint.expires_at <= now_ms():
+            return None
+        if self._cache_seconds is not None and endpoint.read_at < time.monotonic() - self._cache_seconds:
             return None
         return endpoint
 

@@ -1,6 +1,8 @@
 """Live connector instances: one per connection and configuration version, built when first needed."""
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -54,11 +56,16 @@ class Lease:
 class Instances:
     """Builds, shares and retires connector instances. An instance is closed once nobody uses it."""
 
-    def __init__(self, database: Database, connections: Connections) -> None:
+    def __init__(
+        self, database: Database, connections: Connections, *, cache_seconds: float | None = None
+    ) -> None:
+        """`cache_seconds` is how long an instance is believed to be of the present configuration when no
+        change is announced."""
         self._database = database
         self._connections = connections
         self._current: dict[str, Lease] = {}
-        self._checked: set[str] = set()
+        self._cache_seconds = math.inf if cache_seconds is None else cache_seconds
+        self._checked: dict[str, float] = {}
         self._building: dict[str, asyncio.Lock] = {}
         self._generation = 0
         database.signals.listen(CHANGED, self._forget)
@@ -95,11 +102,12 @@ class Instances:
             await _close(lease)
 
     async def _present(self, connection_id: str) -> Lease:
-        if connection_id in self._checked and (lease := self._current.get(connection_id)):
+        if lease := self._believed(connection_id):
             return lease
         async with self._building.setdefault(connection_id, asyncio.Lock()):
-            if connection_id in self._checked and (lease := self._current.get(connection_id)):
+            if lease := self._believed(connection_id):
                 return lease
+            read_at = time.monotonic()
             generation = self._generation
             try:
                 lease = await self._load(connection_id)
@@ -107,8 +115,14 @@ class Instances:
                 await self._retire(connection_id)
                 raise
             if generation == self._generation:  # nothing has changed since the read began
-                self._checked.add(connection_id)
+                self._checked[connection_id] = read_at
         return lease
+
+    def _believed(self, connection_id: str) -> Lease | None:
+        checked = self._checked.get(connection_id)
+        if checked is None or checked < time.monotonic() - self._cache_seconds:
+            return None
+        return self._current.get(connection_id)
 
     def _forget(self) -> None:
         self._checked.clear()

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.infra.clock import now_ms
 from app.infra.db import Database
+from app.infra.nodes import Nodes
 from app.integrations.base import call
 from app.integrations.errors import AuthenticationFailed, ProviderError, Rejected, Unavailable
 
@@ -23,6 +24,8 @@ from .service import REGISTER, REMOVE, Connections
 log = structlog.get_logger()
 
 RETRY_MS = 30_000
+ELSEWHERE_MS = 2_000
+"""When to look again while another node is at it."""
 CALL_SECONDS = 60.0
 GIVE_UP_MS = 10 * 60_000
 """How long a deleted connection's provider is asked to stop sending, if it does not answer."""
@@ -32,19 +35,23 @@ class Registration:
     """Tells providers the present URL and secrets, as long as they do not know them."""
 
     def __init__(
-        self, database: Database, connections: Connections, instances: Instances, public_url: str | None
+        self,
+        database: Database,
+        connections: Connections,
+        instances: Instances,
+        nodes: Nodes,
+        public_url: str | None,
     ) -> None:
         self._database = database
         self._connections = connections
         self._instances = instances
+        self._nodes = nodes
         self._public_url = public_url
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def register(self, connection_id: str) -> None:
         """Work handler: safe to run any number of times."""
-        # In turn: of two that overlap, the one that began first could reach the provider last.
-        async with self._turns.setdefault(connection_id, asyncio.Lock()):
-            await self._register(connection_id)
+        await self._in_turn(REGISTER, connection_id, self._register)
 
     async def _register(self, connection_id: str) -> None:
         def unit(session: Session) -> tuple[Connection | None, str | None, list[str]]:
@@ -81,8 +88,22 @@ class Registration:
 
     async def remove(self, connection_id: str) -> None:
         """Work handler: tells the provider to stop, then forgets the secrets."""
+        await self._in_turn(REMOVE, connection_id, self._remove)
+
+    async def _in_turn(self, kind: str, connection_id: str, work: Callable[[str], Awaitable[None]]) -> None:
+        """Of two that overlap, the one that began first could reach the provider last."""
         async with self._turns.setdefault(connection_id, asyncio.Lock()):
-            await self._remove(connection_id)
+            lease = f"registration:{connection_id}"
+            if not await self._nodes.acquire([lease]):
+                put = self._connections.queue.put
+                await self._database.write(
+                    lambda session: put(session, kind, connection_id, now_ms() + ELSEWHERE_MS)
+                )
+                return
+            try:
+                await work(connection_id)
+            finally:
+                await self._nodes.release([lease])
 
     async def _remove(self, connection_id: str) -> None:
         def unit(session: Session) -> tuple[Connection | None, list[str]]:

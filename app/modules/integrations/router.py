@@ -145,7 +145,7 @@ async def change_connection(
     """Changes what is given. A disabled connection answers its webhook URL with 404."""
 
     def unit(session: Session) -> ConnectionOut:
-        row = get_connection(session, caller.tenant, connection_id)
+        row = get_connection(session, caller.tenant, connection_id, to_change=True)
         connections.change(session, row, name=body.name, settings=body.settings, enabled=body.enabled)
         return _shown(session, connections, row, base_url)
 
@@ -159,7 +159,7 @@ async def remove_connection(
     """Its webhook URL ends at once, the provider is told, its secrets are forgotten; its events stay."""
 
     def unit(session: Session) -> None:
-        connections.remove(session, get_connection(session, caller.tenant, connection_id))
+        connections.remove(session, get_connection(session, caller.tenant, connection_id, to_change=True))
 
     await database.write(unit)
 
@@ -207,7 +207,7 @@ async def rotate_url(
     keep = (body or RotateRequest()).keep_previous_for
 
     def unit(session: Session) -> ConnectionOut:
-        row = get_connection(session, caller.tenant, connection_id)
+        row = get_connection(session, caller.tenant, connection_id, to_change=True)
         connections.rotate_url(session, row, keep)
         return _shown(session, connections, row, base_url)
 
@@ -259,7 +259,7 @@ async def set_secrets(
     """Sets the values named and leaves the others. They are used from the next webhook and action on."""
 
     def unit(session: Session) -> ConnectionOut:
-        row = get_connection(session, caller.tenant, connection_id)
+        row = get_connection(session, caller.tenant, connection_id, to_change=True)
         connections.set_secrets(session, row, body.secrets, body.keep_previous_for)
         return _shown(session, connections, row, base_url)
 

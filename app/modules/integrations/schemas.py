@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.infra.clock import Instant
+from app.integrations.specs import Limits
 
 
 class SecretOut(BaseModel):
@@ -48,6 +49,18 @@ class PollSpecOut(BaseModel):
     deadline: float = Field(description="Seconds that one may take")
 
 
+class LimitsOut(BaseModel):
+    """How fast actions go."""
+
+    concurrency: int = Field(description="Actions at the same time")
+    rate: int | None = Field(description="Actions in `per` seconds, evenly spaced; null is no limit")
+    per: float = Field(description="Seconds that the rate is for")
+
+    @classmethod
+    def of(cls, limits: Limits) -> "LimitsOut":
+        return cls(concurrency=limits.concurrency, rate=limits.rate, per=limits.per)
+
+
 class IntegrationOut(BaseModel):
     """An integration: what it declares, and whether it can be used."""
 
@@ -60,6 +73,9 @@ class IntegrationOut(BaseModel):
     actions: list[ActionSpecOut]
     events: list[EventSpecOut]
     polls: list[PollSpecOut]
+    limits: LimitsOut | None = Field(
+        description="How fast a connection's actions go, unless it has limits of its own"
+    )
     settings_schema: dict[str, Any] | None = Field(
         description="JSON Schema of the settings, if there are any"
     )

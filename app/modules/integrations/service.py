@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import Conflict, Invalid, NotFound, Problem
 from app.infra.clock import now_ms
-from app.infra.db import signal
+from app.infra.db import exclusive, signal
 from app.infra.ids import new_id
 from app.infra.queue import WorkQueue
 from app.integrations.registry import Integration, Registry
@@ -218,9 +218,12 @@ def owner_of(row: Connection) -> Owner:
     return Owner(row.tenant, row.id, row.name)
 
 
-def get_connection(session: Session, tenant: str, connection_id: str) -> Connection:
-    """Raises NotFound, for another tenant's too."""
-    row = session.get(Connection, connection_id)
+def get_connection(
+    session: Session, tenant: str, connection_id: str, *, to_change: bool = False
+) -> Connection:
+    """Raises NotFound, for another tenant's too. `to_change` keeps other nodes from changing it, its secrets
+    and its URLs until the commit."""
+    row = session.get(Connection, connection_id, with_for_update=to_change or None)
     if row is None or row.tenant != tenant or row.deleted_at is not None:
         raise NotFound("connection", connection_id)
     return row
@@ -228,17 +231,19 @@ def get_connection(session: Session, tenant: str, connection_id: str) -> Connect
 
 def sync_catalogue(session: Session, registry: Registry) -> None:
     """Notes in the database which integrations there are: new, changed in version, gone."""
+    exclusive(session, "catalogue")
     now = now_ms()
     entries = {entry.key: entry for entry in session.scalars(select(CatalogueEntry))}
     for key, integration in registry.integrations.items():
         connector = integration.connector
+        name, version = connector.name[:200], connector.version[:50]
         entry = entries.pop(key, None)
         if entry is None:
             entry = CatalogueEntry(key=key, first_seen_at=now, changed_at=now)
             session.add(entry)
-        elif (entry.name, entry.version, entry.available) != (connector.name, connector.version, True):
+        elif (entry.name, entry.version, entry.available) != (name, version, True):
             entry.changed_at = now
-        entry.name, entry.version, entry.available = connector.name, connector.version, True
+        entry.name, entry.version, entry.available = name, version, True
     for gone in entries.values():
         if gone.available:
             gone.available, gone.changed_at = False, now

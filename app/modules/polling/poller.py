@@ -3,13 +3,15 @@
 One task for each poll of each connection. A poll's items, the events made of them and the new cursor are one
 transaction: a kill before it repeats the poll with the old cursor, a kill after it goes on with the new one,
 and what a repeated poll brings again is recognised by the events' deduplication.
+
+Of several nodes one polls a connection, under a lease, and each has its share of the connections. A node that
+was frozen in a poll and lost its lease stores nothing of it: the cursor moves only from where the poll began.
 """
 
 import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 import structlog
@@ -18,8 +20,11 @@ from sqlalchemy.orm import Session
 
 from app.errors import NotFound, StorageUnavailable, TrunklineError
 from app.infra.clock import now_ms
-from app.infra.db import Database, Subscription
+from app.infra.db import Database, Subscription, insert_if_absent
+from app.infra.failpoints import failpoint
 from app.infra.ids import new_id
+from app.infra.nodes import TOPIC as LEASES
+from app.infra.nodes import Nodes
 from app.infra.place import kind_and_place
 from app.infra.watchdog import Watchdog
 from app.integrations.base import call
@@ -42,6 +47,10 @@ log = structlog.get_logger()
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 300.0
 """Seconds between polls that fail: doubling, with jitter, up to here."""
+ADJUST_SECONDS = 30.0
+LEAVE_SECONDS = 1.0
+"""How long a poll that goes to another node gets to end."""
+METHOD = "POLL"
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,10 @@ class PollKey:
     name: str
 
 
+class Overtaken(Exception):
+    """Another node has polled meanwhile: what this poll brought is not stored."""
+
+
 class Poller:
     """Runs the polls of all enabled connections and follows their changes."""
 
@@ -60,6 +73,7 @@ class Poller:
         database: Database,
         registry: Registry,
         instances: Instances,
+        nodes: Nodes,
         *,
         public_url: str | None,
         handler_timeout: float,
@@ -67,6 +81,7 @@ class Poller:
         self._database = database
         self._registry = registry
         self._instances = instances
+        self._nodes = nodes
         self._public_url = public_url
         self._timeout = handler_timeout
         self._tasks: dict[PollKey, asyncio.Task[None]] = {}
@@ -74,10 +89,10 @@ class Poller:
     async def run(self) -> None:
         """Polls until cancelled."""
         try:
-            with self._database.signals.subscribe(CHANGED) as changes:
+            with self._database.signals.subscribe(CHANGED, LEASES) as changes:
                 while True:
                     await self._adjust()
-                    await changes.wait(30.0)
+                    await changes.wait(ADJUST_SECONDS)
         finally:
             tasks, self._tasks = list(self._tasks.values()), {}
             for task in tasks:
@@ -95,11 +110,38 @@ class Poller:
         for row in await self._database.read(lambda session: _enabled(session, polling)):
             for spec in self._registry.integrations[row.integration].connector.polls:
                 wanted[PollKey(row.id, spec.name)] = (spec, row)
+        mine = await self._share({key.connection_id for key in wanted})
+        wanted = {key: found for key, found in wanted.items() if key.connection_id in mine}
         for key in [key for key in self._tasks if key not in wanted or self._tasks[key].done()]:
             self._tasks.pop(key).cancel()
         for key, (spec, _) in wanted.items():
             if key not in self._tasks:
                 self._tasks[key] = asyncio.create_task(self._poll_forever(key, spec))
+
+    async def _share(self, connections: set[str]) -> set[str]:
+        """The connections that this node polls: its share of them, those that it has first."""
+        held = [c for c in sorted(connections) if self._nodes.holds(_lease_of(c))]
+        gone = {key.connection_id for key in self._tasks} - connections
+        share = -(-len(connections) // self._nodes.workers)
+        surplus = held[share:]
+        if leaving := gone | set(surplus):
+            for key in [key for key in self._tasks if key.connection_id in leaving]:
+                task = self._tasks.pop(key)
+                task.cancel()
+                await asyncio.wait([task], timeout=LEAVE_SECONDS)
+            await self._nodes.release([_lease_of(c) for c in leaving])
+            if surplus:
+                self._database.tell({LEASES})
+        held = held[:share]
+        free = [c for c in sorted(connections) if c not in held and c not in leaving]
+        names = {_lease_of(c): c for c in [*held, *free]}
+        candidates = list(names)
+        granted: set[str] = set()
+        while candidates and len(granted) < share:  # others may have been quicker with some
+            asked = candidates[: share - len(granted)]
+            candidates = candidates[len(asked) :]
+            granted |= await self._nodes.acquire(asked)
+        return {names[name] for name in granted}
 
     async def _poll_forever(self, key: PollKey, spec: PollSpec) -> None:
         failures = 0
@@ -114,6 +156,9 @@ class Poller:
                     failures, pause = 0, 0.0 if found else spec.every
                 except NotFound:
                     return
+                except Overtaken:
+                    log.warning("poll_overtaken", connection=key.connection_id, poll=key.name)
+                    pause = FIRST_PAUSE
                 except Exception as error:  # noqa: BLE001 - an edge: one source's fault stops no other
                     failures += 1
                     pause = await self._failed(key, error, failures)
@@ -139,36 +184,24 @@ class Poller:
             lambda session: session.get(PollState, (key.connection_id, key.name))
         )
         cursor = state.cursor if state else None
+        polled_at = state.polled_at if state else None
         method = getattr(lease.instance, spec.handler)
         async with asyncio.timeout(spec.deadline):
             items, following = await call(method, cursor)
         received_at = now_ms()
-        rows = [self._row(lease, item, received_at) for item in items]
+        bodies = [orjson.dumps(item) for item in items]
         with Watchdog(self._timeout) as watchdog:
-            parsed = [await self._parse(lease, row, watchdog) for row in rows]
-        await self._database.write(_store(key, rows, parsed, following))
+            polled = [await self._parse(lease, body, received_at, watchdog) for body in bodies]
+        before = _Before(cursor, polled_at)
+        failpoint("poll.before_store")
+        await self._database.write(_store(key, lease.integration.key, polled, before, following))
+        failpoint("poll.after_store")
         return bool(items)
 
-    def _row(self, lease: Lease, item: Any, received_at: int) -> Webhook:
-        return Webhook(
-            id=new_id("whk"),
-            tenant=lease.tenant,
-            connection_id=lease.connection_id,
-            integration=lease.integration.key,
-            source=POLL,
-            method="POLL",
-            query="",
-            headers="[]",
-            body=orjson.dumps(item),
-            received_at=received_at,
-            state=RECEIVED,
-            tries=0,
-        )
-
-    async def _parse(self, lease: Lease, row: Webhook, watchdog: Watchdog) -> Parsed:
-        request = WebhookRequest(row.method, "", Headers(), row.body, JsonObject())
-        origin = Origin(row.id, row.tenant, row.connection_id, row.received_at)
-        return await parse(lease.instance, request, origin, watchdog)
+    async def _parse(self, lease: Lease, body: bytes, received_at: int, watchdog: Watchdog) -> "_Polled":
+        request = WebhookRequest(METHOD, "", Headers(), body, JsonObject())
+        origin = Origin(new_id("whk"), lease.tenant, lease.connection_id, received_at)
+        return _Polled(origin, body, await parse(lease.instance, request, origin, watchdog))
 
     async def _failed(self, key: PollKey, error: Exception, failures: int) -> float:
         pause: float = min(FIRST_PAUSE * 2 ** min(failures - 1, 20), LONGEST_PAUSE)
@@ -201,35 +234,80 @@ def _enabled(session: Session, integrations: list[str]) -> list[Connection]:
 
 
 def _state(session: Session, key: PollKey) -> PollState:
-    state = session.get(PollState, (key.connection_id, key.name))
-    if state is None:
-        state = PollState(connection_id=key.connection_id, name=key.name, failures=0)
-        session.add(state)
-    return state
+    """The poll's row, which is made if need be, and nobody else's until the commit."""
+    insert_if_absent(session, PollState, connection_id=key.connection_id, name=key.name, failures=0)
+    return session.get_one(PollState, (key.connection_id, key.name), with_for_update=True)
+
+
+@dataclass(frozen=True)
+class _Polled:
+    """An item, and what the connector made of it."""
+
+    origin: Origin
+    body: bytes
+    parsed: Parsed
+
+
+@dataclass(frozen=True)
+class _Before:
+    """Where a poll began."""
+
+    cursor: str | None
+    polled_at: int | None
 
 
 def _store(
-    key: PollKey, rows: list[Webhook], parsed: list[Parsed], cursor: str | None
+    key: PollKey, integration: str, polled: list[_Polled], before: _Before, cursor: str | None
 ) -> Callable[[Session], None]:
-    """Items, events and cursor in one transaction."""
+    """Items, events and cursor in one transaction. Raises Overtaken."""
 
     def unit(session: Session) -> None:
+        state = _state(session, key)
+        if (state.cursor, state.polled_at) != (before.cursor, before.polled_at):
+            raise Overtaken
+        # Never the same again, so that a poll which moves no cursor can be overtaken too.
+        state.polled_at = max(now_ms(), (before.polled_at or 0) + 1)
+        state.cursor, state.failures = cursor, 0
+        state.error_code = state.error = None
+        rows = [_row(integration, one) for one in polled]
         session.add_all(rows)
         session.flush()
         settle(
             session,
-            [Settled(row.seq, False, p.events, p.failure) for row, p in zip(rows, parsed, strict=True)],
+            [
+                Settled(row.seq, one.parsed.events, one.parsed.failure)
+                for row, one in zip(rows, polled, strict=True)
+            ],
         )
-        state = _state(session, key)
-        state.cursor, state.polled_at, state.failures = cursor, now_ms(), 0
-        state.error_code = state.error = None
 
     return unit
+
+
+def _row(integration: str, polled: _Polled) -> Webhook:
+    origin = polled.origin
+    return Webhook(
+        id=origin.webhook_id,
+        tenant=origin.tenant,
+        connection_id=origin.connection_id,
+        integration=integration,
+        source=POLL,
+        method=METHOD,
+        query="",
+        headers="[]",
+        body=polled.body,
+        received_at=origin.received_at,
+        state=RECEIVED,
+        tries=0,
+    )
+
+
+def _lease_of(connection_id: str) -> str:
+    return f"poll:{connection_id}"
 
 
 def _note_failure(key: PollKey, code: str, message: str, failures: int) -> Callable[[Session], None]:
     def unit(session: Session) -> None:
         state = _state(session, key)
-        state.failures, state.error_code, state.error = failures, code, message[:1000]
+        state.failures, state.error_code, state.error = failures, code[:60], message[:1000]
 
     return unit

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.errors import Conflict, StartupError
 from app.infra import crypto
 from app.infra.clock import now_ms
+from app.infra.db import insert_if_absent
 
 from .models import MasterKeyCheck, Secret, TenantKey
 
@@ -93,10 +94,10 @@ class TenantKeys:
     def check(self, session: Session) -> None:
         """Raises StartupError if the database was written under another master key. The first start leaves
         the check value."""
-        row = session.get(MasterKeyCheck, 1)
-        if row is None:
-            session.add(MasterKeyCheck(id=1, sealed=crypto.seal(self._master_key, _CHECK, _CHECK_PLACE)))
+        sealed = crypto.seal(self._master_key, _CHECK, _CHECK_PLACE)
+        if insert_if_absent(session, MasterKeyCheck, id=1, sealed=sealed):
             return
+        row = session.get_one(MasterKeyCheck, 1)
         try:
             crypto.unseal(self._master_key, row.sealed, _CHECK_PLACE)
         except crypto.CannotOpen:
@@ -109,8 +110,7 @@ class TenantKeys:
         """Makes the tenant's data key if there is none yet."""
         if session.get(TenantKey, tenant) is None:
             sealed = crypto.seal(self._master_key, crypto.new_key(), ("tenant key", tenant))
-            session.add(TenantKey(tenant=tenant, sealed=sealed, created_at=now_ms()))
-            session.flush()
+            insert_if_absent(session, TenantKey, tenant=tenant, sealed=sealed, created_at=now_ms())
 
     def seal(self, session: Session, tenant: str, plain: str, place: tuple[str, ...]) -> bytes:
         self.ensure(session, tenant)

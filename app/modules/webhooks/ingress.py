@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from app.errors import StorageUnavailable
 from app.infra.clock import now_ms
 from app.infra.db import Append, Database, table_of
+from app.infra.failpoints import failpoint
 from app.infra.ids import new_id
 from app.integrations.base import BaseIntegration
 from app.integrations.errors import KeyNeeded, KeyUnavailable, Refused
@@ -38,7 +39,7 @@ PATIENCE = 8
 
 _COLUMNS = (
     "id", "tenant", "connection_id", "integration", "source", "method", "query", "headers", "body",
-    "received_at", "state", "tries",
+    "received_at", "state", "tries", "owner",
 )  # fmt: skip
 
 
@@ -80,9 +81,12 @@ class WebhookIngress:
         processing: Processing,
         keys: FetchedKeys,
         *,
+        load: Load,
+        owner: Callable[[], str],
         max_body: int,
         base_url: Callable[[], str],
     ) -> None:
+        """`owner` names the node that answers; `load` is kept up to date."""
         self._following = following
         self._append: Append = database.appender(table_of(Webhook), _COLUMNS)
         self._directory = directory
@@ -91,7 +95,8 @@ class WebhookIngress:
         self._keys = keys
         self._max_body = max_body
         self._base_url = base_url
-        self.load = Load()
+        self._owner = owner
+        self.load = load
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
@@ -172,18 +177,21 @@ class WebhookIngress:
                 now_ms(),
                 RECEIVED if connector.reply_within is None else ANSWERING,
                 0,
+                None if connector.reply_within is None else self._owner(),
             )
         )
         if connector.reply_within is None:
             self._processing.stored(endpoint.connection_id)
         else:
             reply = await self._processing.answer(webhook_id, connector.reply_within)
+        failpoint("webhook.before_acknowledgement")
         identified = (b"trunkline-webhook-id", webhook_id.encode())
         if reply is None:
             await send({"type": "http.response.start", "status": 200, "headers": [_EMPTY, identified]})
             await send(_NO_BODY)
         else:
             await _give(send, reply, identified)
+        failpoint("webhook.after_acknowledgement")
 
     async def _judge(
         self, request: WebhookRequest, endpoint: Endpoint, connector: type[BaseIntegration]

@@ -17,8 +17,9 @@ class Webhook(Base):
     """One stored inbound request (`source` webhook) or polled item (`source` poll).
 
     States: received -> processed | failed; a replay goes back to received. With `reply_within` it begins
-    as answering, until its sender is answered. `headers` is a JSON array of pairs, credentials left out;
-    `query` is the URL's, the path being the connection's. `reason_code` and `reason` say why it failed.
+    as answering, until its sender is answered by the node `owner`. `headers` is a JSON array of pairs,
+    credentials left out; `query` is the URL's, the path being the connection's. `reason_code` and `reason`
+    say why it failed.
     """
 
     __tablename__ = "webhooks"
@@ -37,6 +38,12 @@ class Webhook(Base):
             "seq",
             sqlite_where=text("state = 'failed'"),
             postgresql_where=text("state = 'failed'"),
+        ),
+        Index(
+            "ix_webhooks_answering",
+            "seq",
+            sqlite_where=text("state = 'answering'"),
+            postgresql_where=text("state = 'answering'"),
         ),
         Index("ix_webhooks_tenant_seq", "tenant", "seq"),
         Index("ix_webhooks_connection_id_seq", "connection_id", "seq"),
@@ -61,3 +68,4 @@ class Webhook(Base):
     processed_at: Mapped[int | None] = mapped_column(BigInteger)
     reason_code: Mapped[str | None] = mapped_column(String(60))
     reason: Mapped[str | None] = mapped_column(Text)
+    owner: Mapped[str | None] = mapped_column(String(40))

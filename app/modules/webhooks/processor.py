@@ -2,11 +2,12 @@
 
     received --settle--> processed | failed        events and new state: one transaction
     answering --settle--> processed | failed       the same, while the sender waits
-    answering --start--> received                  after a crash
+    answering --adopt--> received                  its node is dead
 
 The processor keeps no state that matters: what waits is in the table. A kill at any place leaves webhooks
-`received`, and the next start finds them. While acknowledgements are being given it works in small portions
-and pauses between them, because senders time out and the backlog does not.
+`received`, and the next start, or another node, finds them. Of several nodes one at a time processes a
+connection's webhooks, under a lease that it keeps while there are any. While acknowledgements are being given
+it works in small portions and pauses between them, because senders time out and the backlog does not.
 """
 
 import asyncio
@@ -18,6 +19,9 @@ import structlog
 
 from app.errors import NotFound, StorageUnavailable
 from app.infra.db import Database
+from app.infra.failpoints import failpoint
+from app.infra.nodes import TOPIC as LEASES
+from app.infra.nodes import Nodes
 from app.infra.watchdog import Watchdog
 from app.integrations.requests import Reply
 from app.modules.integrations.instances import ConnectionUnusable, Instances, Lease
@@ -31,6 +35,7 @@ from .service import (
     read_one,
     read_waiting,
     release_answering,
+    release_orphans,
     request_of,
     settle,
     waiting_connections,
@@ -58,6 +63,9 @@ YIELD_RATIO = 10.0
 
 STORAGE_PAUSE = 1.0
 
+IDLE_SECONDS = 10.0
+"""How long a connection's lease is kept when nothing comes."""
+
 PATIENCE = 0.25
 """Seconds after which what is done of a portion is settled, while a slow handler has the rest."""
 
@@ -69,24 +77,41 @@ class Processor:
         self,
         database: Database,
         instances: Instances,
+        nodes: Nodes,
         *,
         handler_timeout: float,
         base_url: Callable[[], str],
         busy: Callable[[], bool] = lambda: False,
+        works: bool = True,
     ) -> None:
+        """Without `works` it answers inline, and leaves what is stored to other nodes."""
         self._database = database
         self._instances = instances
+        self._nodes = nodes
+        self._works = works
         self._timeout = handler_timeout
         self._base_url = base_url
         self._busy = busy
         self._waiting: dict[str, None] = {}
+        self._stored_here: set[str] = set()
+        self._idle_since: dict[str, float] = {}
         self._lanes: dict[str, asyncio.Task[None]] = {}
         self._unanswered: set[str] = set()
         self._news = asyncio.Event()
         self._sweep = True
-        database.signals.listen(TOPIC, self._look)
+        if works:
+            database.signals.listen(TOPIC, self._look)
+            database.signals.listen(LEASES, self._look)
+            database.signals.listen_to_family(TOPIC, self._add)
 
     def stored(self, connection_id: str) -> None:
+        if self._works:
+            self._stored_here.add(connection_id)
+            self._add(connection_id)
+        else:
+            self._database.tell({f"{TOPIC}:{connection_id}"})
+
+    def _add(self, connection_id: str) -> None:
         self._waiting[connection_id] = None
         self._news.set()
 
@@ -96,7 +121,12 @@ class Processor:
 
     async def start(self) -> None:
         """Call before requests are accepted: answers that a crash interrupted become ordinary work."""
-        await self._database.write(lambda session: release_answering(session, None))
+        await self.adopt()
+
+    async def adopt(self) -> None:
+        """Looks after what dead nodes left."""
+        await self._database.write(lambda session: release_orphans(session, self._nodes.living(session)))
+        self._look()
 
     async def run(self) -> None:
         """Processes what waits until cancelled; then what is being processed is finished."""
@@ -109,6 +139,7 @@ class Processor:
                         await self._news.wait()
                 except TimeoutError:
                     self._sweep = True
+                    await self._let_go()
         finally:
             for task in list(self._lanes.values()):
                 task.cancel()
@@ -153,11 +184,9 @@ class Processor:
             self._sweep = False
             for connection_id in await self._database.read(waiting_connections):
                 self._waiting[connection_id] = None
-        ready = [c for c in self._waiting if c not in self._lanes][: LANES - len(self._lanes)]
+        ready = await self._take()
         if not ready:
             return
-        for connection_id in ready:
-            del self._waiting[connection_id]
         portion = PORTION_BUSY if self._busy() else PORTION
         lanes = await self._database.read(lambda s: read_waiting(s, ready, portion, PORTION_BYTES))
         for connection_id in ready:
@@ -165,8 +194,39 @@ class Processor:
             if rows:
                 task = asyncio.create_task(self._lane(connection_id, rows))
                 self._lanes[connection_id] = task
+                self._idle_since.pop(connection_id, None)
             elif rows is None:  # not reached this time
-                self.stored(connection_id)
+                self._add(connection_id)
+            else:
+                self._idle_since.setdefault(connection_id, time.monotonic())
+
+    async def _take(self) -> list[str]:
+        """Connections to look at now: those that wait, as far as there are lanes, and this node may."""
+        waiting = [c for c in self._waiting if c not in self._lanes]
+        free = LANES - len(self._lanes)
+        ready, crowd = waiting[:free], waiting[free:]
+        if crowd and self._nodes.workers > 1:
+            await self._nodes.release([_lease_of(c) for c in crowd])
+        if not ready:
+            return []
+        granted = await self._nodes.acquire([_lease_of(c) for c in ready])
+        taken = []
+        for connection_id in ready:
+            del self._waiting[connection_id]
+            if _lease_of(connection_id) in granted:
+                taken.append(connection_id)
+            elif connection_id in self._stored_here:  # by another node, which does not know of it
+                self._database.tell({f"{TOPIC}:{connection_id}"})
+            self._stored_here.discard(connection_id)
+        return taken
+
+    async def _let_go(self) -> None:
+        """Gives the leases of connections back for which nothing has come for a while."""
+        before = time.monotonic() - IDLE_SECONDS
+        idle = [c for c, since in self._idle_since.items() if since < before and c not in self._lanes]
+        for connection_id in idle:
+            del self._idle_since[connection_id]
+        await self._nodes.release([_lease_of(c) for c in idle])
 
     async def _lane(self, connection_id: str, rows: list[Waiting]) -> None:
         """Processes one portion of one connection, then lets the next in."""
@@ -182,7 +242,7 @@ class Processor:
             await asyncio.sleep(STORAGE_PAUSE)
         finally:
             del self._lanes[connection_id]
-            self.stored(connection_id)  # there may be more; an empty look takes it off the list
+            self._add(connection_id)  # there may be more; an empty look takes it off the list
 
     async def _process(self, connection_id: str, rows: list[Waiting]) -> None:
         batch: list[Settled] = []
@@ -202,6 +262,7 @@ class Processor:
     async def _settle(self, batch: list[Settled]) -> None:
         """Stores what became of the webhooks: together, or if that fails one by one, so that one which cannot
         be stored does not keep the others waiting for ever."""
+        failpoint("processor.before_settle")
         try:
             await self._database.write(lambda session: settle(session, batch))
         except StorageUnavailable:
@@ -210,6 +271,7 @@ class Processor:
             log.exception("settling_failed", webhooks=len(batch))
             for one in batch:
                 await self._settle_alone(one)
+        failpoint("processor.after_settle")
 
     async def _settle_alone(self, one: Settled) -> None:
         try:
@@ -231,4 +293,8 @@ def _unusable(error: ConnectionUnusable | NotFound) -> Parsed:
 
 
 def _settled(row: Waiting, parsed: Parsed) -> Settled:
-    return Settled(row.seq, row.tries > 0, parsed.events, parsed.failure)
+    return Settled(row.seq, parsed.events, parsed.failure)
+
+
+def _lease_of(connection_id: str) -> str:
+    return f"webhooks:{connection_id}"

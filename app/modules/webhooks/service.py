@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import bindparam, delete, func, select, type_coerce, update
+from sqlalchemy import bindparam, delete, func, or_, select, text, type_coerce, update
 from sqlalchemy.orm import Session
 from sqlalchemy.types import NullType
 
 from app.errors import Conflict, NotFound
 from app.infra.clock import now_ms
-from app.infra.db import signal
+from app.infra.db import is_shared, members, signal, table_of
 from app.infra.ids import id_at
 from app.integrations.bodies import Body, JsonObject
 from app.integrations.requests import Headers, WebhookRequest
@@ -50,9 +50,9 @@ _WAITING_ROWS = (
     select(*_WAITING_COLUMNS).where(*_OF_CONNECTION, Webhook.seq <= bindparam("last")).order_by(Webhook.seq)
 )
 _NOT_SETTLED = Webhook.state.in_((RECEIVED, ANSWERING))
-_SETTLE_GOOD = (
+_SETTLE_GOOD = [
     update(Webhook)
-    .where(Webhook.seq.in_(bindparam("seqs", expanding=True)), _NOT_SETTLED)
+    .where(condition, _NOT_SETTLED)
     .values(
         state=PROCESSED,
         processed_at=bindparam("now"),
@@ -60,8 +60,10 @@ _SETTLE_GOOD = (
         reason_code=None,
         reason=None,
     )
+    .returning(Webhook.seq, Webhook.tries)
     .execution_options(synchronize_session=False)
-)
+    for condition in members(table_of(Webhook).c.seq, "seqs")
+]
 
 TOKEN_PLACEHOLDER = "{token}"  # noqa: S105 - it stands where the token stood
 
@@ -88,27 +90,33 @@ class Settled:
     """What became of one webhook."""
 
     seq: int
-    replayed: bool
     events: Sequence[NewEvent]
     failure: Failure | None
 
 
 def settle(session: Session, batch: Sequence[Settled]) -> int:
-    """Stores events and the webhooks' new states together; returns the number of new events.
+    """Stores the webhooks' new states and their events together; returns the number of new events.
 
-    A webhook that is no longer waiting (somebody else settled it) keeps its state.
+    A webhook that is no longer waiting, because somebody else has settled it, is left as it is.
     """
-    now = now_ms()
+    tries = _set_states(session, batch)
     made = 0
     for replayed in (False, True):
-        events = [event for s in batch if s.replayed is replayed for event in s.events]
-        if events:
-            made += store_events(session, events, replayed=replayed)
+        events = [e for s in batch if s.seq in tries and (tries[s.seq] > 1) is replayed for e in s.events]
+        made += store_events(session, events, replayed=replayed)
+    return made
+
+
+def _set_states(session: Session, batch: Sequence[Settled]) -> dict[int, int]:
+    """Compares and sets; returns those that were waiting, with how often each has been processed by now."""
+    now = now_ms()
+    tries: dict[int, int] = {}
     if good := [s.seq for s in batch if s.failure is None]:
-        session.execute(_SETTLE_GOOD, {"seqs": good, "now": now})
+        rows = session.execute(_SETTLE_GOOD[is_shared(session)], {"seqs": good, "now": now})
+        tries = {row.seq: row.tries for row in rows}
     for settled in batch:
         if settled.failure is not None:
-            session.execute(
+            row = session.execute(
                 update(Webhook)
                 .where(Webhook.seq == settled.seq, _NOT_SETTLED)
                 .values(
@@ -118,9 +126,12 @@ def settle(session: Session, batch: Sequence[Settled]) -> int:
                     reason_code=settled.failure.code[:60],
                     reason=settled.failure.message[:1000],
                 )
+                .returning(Webhook.seq, Webhook.tries)
                 .execution_options(synchronize_session=False)
-            )
-    return made
+            ).first()
+            if row is not None:
+                tries[row.seq] = row.tries
+    return tries
 
 
 def get_webhook(session: Session, tenant: str, webhook_id: str) -> Webhook:
@@ -204,12 +215,22 @@ def prune_webhooks(session: Session, before: int, limit: int) -> int:
     return len(gone.all())
 
 
-def release_answering(session: Session, webhook_ids: Collection[str] | None) -> None:
-    """answering -> received, for those whose senders wait no more; None means all, as after a crash."""
-    statement = update(Webhook).where(Webhook.state == ANSWERING).values(state=RECEIVED)
-    if webhook_ids is not None:
-        statement = statement.where(Webhook.id.in_(webhook_ids))
-    session.execute(statement)
+def release_answering(session: Session, webhook_ids: Collection[str]) -> None:
+    """answering -> received, for those whose senders wait no more."""
+    session.execute(_RELEASE.where(Webhook.id.in_(webhook_ids)))
+
+
+def release_orphans(session: Session, living: Collection[str]) -> None:
+    """answering -> received, for those that no living node answers."""
+    session.execute(_RELEASE.where(or_(Webhook.owner.is_(None), Webhook.owner.not_in(living))))
+
+
+_RELEASE = (
+    update(Webhook)
+    .where(text("state = 'answering'"))  # in the form of the partial index
+    .values(state=RECEIVED)
+    .execution_options(synchronize_session=False)
+)
 
 
 def stored_headers(headers: Headers, credential_headers: frozenset[str]) -> str:

@@ -114,7 +114,7 @@ def upgrade() -> None:
         sa.Column("connection_id", sa.String(length=40), nullable=False),
         sa.Column("integration", sa.String(length=63), nullable=False),
         sa.Column("type", sa.String(length=200), nullable=False),
-        sa.Column("external_id", sa.String(length=512), nullable=True),
+        sa.Column("external_id", sa.String(length=2048), nullable=True),
         sa.Column("payload", sa.Text(), nullable=False),
         sa.Column("conflicting", sa.Boolean(), nullable=False),
         sa.Column("webhook_id", sa.String(length=40), nullable=False),

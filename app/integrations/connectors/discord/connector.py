@@ -11,7 +11,7 @@ from app.integrations.http import ConnectorHttp
 from app.integrations.inbound import validated
 from app.integrations.models import Event
 from app.integrations.requests import Reply, WebhookRequest
-from app.integrations.specs import ActionSpec, EventSpec, SecretSpec
+from app.integrations.specs import ActionSpec, EventSpec, Limits, SecretSpec
 from app.integrations.verification import Body, Ed25519, HeaderValue
 
 from . import schemas
@@ -64,6 +64,8 @@ class DiscordConnector(BaseIntegration):
     ]
     # Discord knows a repeated new message only for a few minutes, and a follow-up not at all, so both are
     # `once`. The others set a state that a repetition finds already set.
+    # discord.com/developers/docs/topics/rate-limits: 50 requests a second.
+    limits = Limits(rate=50)
     actions = [
         ActionSpec(
             "send_message",

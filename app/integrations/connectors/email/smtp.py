@@ -213,7 +213,7 @@ class MailSender:
         protocol = _connected(client)
         attempt = current_attempt.get()
         if attempt is not None:
-            attempt.begun = True
+            attempt.begin()
         try:
             protocol.write(b".\r\n")
             reply = await protocol.read_response(timeout=AFTER_SECONDS)
@@ -225,6 +225,8 @@ class MailSender:
         if 200 <= reply.code < 300:
             return reply
         said = self._said(reply.code, reply.message)
+        if attempt is not None and 400 <= reply.code < 600:
+            attempt.refused()
         if 400 <= reply.code < 500:
             raise RateLimited(
                 f"{self._server} did not take the message now ({said}).", retry_after=LATER_SECONDS

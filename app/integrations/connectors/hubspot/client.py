@@ -79,7 +79,7 @@ class HubspotClient:
         return batch.results[0]
 
     async def search(self, kind: ObjectType, body: dict[str, Any]) -> Found:
-        return _read(Found, await self._http.post(f"{self._path(kind)}/search", json=body))
+        return _read(Found, await self._http.post(f"{self._path(kind)}/search", json=body, effect=False))
 
     def _path(self, kind: ObjectType) -> str:
         return f"/crm/objects/{self._version}/{kind}"

@@ -12,7 +12,7 @@ from app.integrations.bodies import JsonArray
 from app.integrations.http import ConnectorHttp
 from app.integrations.inbound import validated
 from app.integrations.models import Event
-from app.integrations.specs import ActionSpec, EventSpec, SecretSpec
+from app.integrations.specs import ActionSpec, EventSpec, Limits, SecretSpec
 from app.integrations.verification import Body, HeaderValue, Hmac, Method, Timestamp, Url
 
 from . import schemas
@@ -93,6 +93,8 @@ class HubspotConnector(BaseIntegration):
         ),
     ]
     # HubSpot has no idempotency keys: what adds a record is `once`, what sets values is idempotent.
+    # developers.hubspot.com/docs/api/usage-details: 100 requests in 10 seconds, for every kind of account.
+    limits = Limits(rate=100, per=10.0)
     actions = [
         ActionSpec(
             name="create_contact",

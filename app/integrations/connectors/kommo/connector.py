@@ -11,7 +11,7 @@ from app.integrations.http import ConnectorHttp
 from app.integrations.inbound import validated
 from app.integrations.models import Event
 from app.integrations.requests import WebhookRequest
-from app.integrations.specs import ActionSpec, EventSpec, SecretSpec
+from app.integrations.specs import ActionSpec, EventSpec, Limits, SecretSpec
 
 from . import schemas
 from .client import KommoClient
@@ -80,6 +80,8 @@ class KommoConnector(BaseIntegration):
         ),
     ]
     # Kommo has no idempotency keys: what adds something is `once`, what sets fields is idempotent.
+    # developers.kommo.com/docs/limitations: not more than 7 requests a second.
+    limits = Limits(rate=7)
     actions = [
         ActionSpec(
             name="create_lead",

@@ -85,14 +85,20 @@ class SlackClient:
         )
 
     async def call(
-        self, method: str, result: type[M], params: Mapping[str, Any] | None = None, *, form: bool = False
+        self,
+        method: str,
+        result: type[M],
+        params: Mapping[str, Any] | None = None,
+        *,
+        form: bool = False,
+        effect: bool = True,
     ) -> M:
         """Calls a method with JSON, or with a form for those that do not take JSON everywhere."""
         if form:
-            response = await self._http.post(method, data=dict(params or {}))
+            response = await self._http.post(method, data=dict(params or {}), effect=effect)
         else:
             charset = {"Content-Type": "application/json; charset=utf-8"}
-            response = await self._http.post(method, json=dict(params or {}), headers=charset)
+            response = await self._http.post(method, json=dict(params or {}), headers=charset, effect=effect)
         error = _error(response)
         if error is not None:
             error.args = (self._http.redacted(str(error)),)
@@ -103,10 +109,12 @@ class SlackClient:
             raise Unavailable(f"Slack answered {method} with a result of an unknown form.") from None
 
     async def upload(self, url: str, content: bytes) -> None:
+        """Puts a file where Slack waits for it. Nobody sees it until the upload is completed."""
         if not self._is_slacks(url):
             raise Unavailable("Slack named an upload_url that is not its own: check base_url.")
         http = self._bare.bind(redact=[url])
-        await http.post(url, content=content, headers={"Content-Type": "application/octet-stream"})
+        headers = {"Content-Type": "application/octet-stream"}
+        await http.post(url, content=content, headers=headers, effect=False)
 
     async def respond(self, url: str, message: Mapping[str, Any]) -> None:
         await self._bare.bind(redact=[url, urlsplit(url).path]).post(url, json=dict(message))

@@ -179,7 +179,9 @@ class SlackConnector(BaseIntegration):
         content = data.file.content
         asked = {"filename": data.file.filename, "length": len(content)}
         asked |= {n: v for n in ("alt_txt", "snippet_type") if (v := getattr(data, n)) is not None}
-        place = await self.client.call("files.getUploadURLExternal", UploadUrl, asked, form=True)
+        place = await self.client.call(
+            "files.getUploadURLExternal", UploadUrl, asked, form=True, effect=False
+        )
         await self.client.upload(place.upload_url, content)
         file = {"id": place.file_id, "title": data.title or data.file.filename}
         share = data.model_dump(include={"channel_id", "thread_ts", "initial_comment"}, exclude_none=True)

@@ -10,7 +10,7 @@ from app.integrations.errors import AuthenticationFailed
 from app.integrations.http import ConnectorHttp
 from app.integrations.inbound import validated
 from app.integrations.models import Event
-from app.integrations.specs import ActionSpec, EventSpec, SecretSpec
+from app.integrations.specs import ActionSpec, EventSpec, Limits, SecretSpec
 from app.integrations.urls import webhook_token
 from app.integrations.verification import Body, HeaderValue, Hmac, Text, Timestamp
 
@@ -75,6 +75,8 @@ class StripeConnector(BaseIntegration):
             unique_id=True,
         ),
     ]
+    # docs.stripe.com/rate-limits: 25 a second in a sandbox and at one resource; 100 in all when live.
+    limits = Limits(rate=25)
     actions = [
         ActionSpec(
             name="create_refund",

@@ -10,7 +10,7 @@ from app.integrations.errors import InvalidBody, Rejected
 from app.integrations.files import FileUpload
 from app.integrations.http import ConnectorHttp
 from app.integrations.models import Event
-from app.integrations.specs import ActionSpec, EventSpec, PollSpec, SecretSpec
+from app.integrations.specs import ActionSpec, EventSpec, Limits, PollSpec, SecretSpec
 from app.integrations.verification import StaticToken
 
 from . import schemas
@@ -80,6 +80,8 @@ class TelegramConnector(BaseIntegration):
     ]
     # Telegram has no idempotency keys, so whatever adds a message is `once`. The others set a state that
     # a repetition finds already set: see the handlers for what Telegram says then.
+    # core.telegram.org/bots/faq, "How do I avoid hitting limits": about 30 messages a second.
+    limits = Limits(rate=30)
     actions = [
         ActionSpec(
             name="send_message",

@@ -269,9 +269,9 @@ async def test_and_nothing_is_sent_where_it_has_not() -> None:
         ("mail", "421 4.3.2 closing", NotSent, False),
         ("rcpt", "550 5.1.1 nobody here", Rejected, False),
         ("rcpt", "450 4.7.1 greylisted", RateLimited, False),
-        ("content", "554 5.6.0 spam", Rejected, True),
-        ("content", "452 4.3.1 full", RateLimited, True),
-        ("content", "421 4.3.2 closing", RateLimited, True),
+        ("content", "554 5.6.0 spam", Rejected, False),
+        ("content", "452 4.3.1 full", RateLimited, False),
+        ("content", "421 4.3.2 closing", RateLimited, False),
         ("content", "354 what", Unavailable, True),
     ],
 )

@@ -290,7 +290,7 @@ def problems(message: str = "Said by SendGrid.", field: str | None = None) -> di
         (500, problems("internal server error"), Unavailable, "internal"),
         (503, b"<html>no</html>", Unavailable, "503"),
         (401, b"<html>a proxy</html>", AuthenticationFailed, "401"),
-        (302, b"", Rejected, "302"),
+        (307, b"", Rejected, "307"),
     ],
 )
 async def test_an_error_answer_is_explained(status, answer, error, words):

@@ -410,7 +410,7 @@ def problem(**facts: Any) -> dict[str, Any]:
         (401, b"<html>a proxy</html>", {}, AuthenticationFailed, "401"),
         (200, b"<html>a portal</html>", {}, Unavailable, "base_url"),
         (200, {"no": "object"}, {}, Unavailable, "base_url"),
-        (302, b"", {"location": "https://elsewhere.example"}, Rejected, "302"),
+        (307, b"", {"location": "https://elsewhere.example"}, Rejected, "307"),
     ],
 )
 async def test_an_error_answer_is_explained(status, answer, headers, error, words):

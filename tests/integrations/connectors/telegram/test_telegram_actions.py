@@ -308,7 +308,7 @@ MESSAGE = {"chat_id": 1, "text": "x"}
         (httpx2.Response(200, json={"ok": True, "result": "odd"}), Unavailable, "unknown form"),
         (httpx2.Response(200, text="<html>"), Unavailable, "base_url"),
         (httpx2.Response(200, json=[1]), Unavailable, "base_url"),
-        (httpx2.Response(302, headers={"location": "https://elsewhere"}), Rejected, "302"),
+        (httpx2.Response(307, headers={"location": "https://elsewhere"}), Rejected, "307"),
         (httpx2.Response(502, text="<html>nginx"), Unavailable, "502"),
         (httpx2.Response(429, text="", headers={"retry-after": "3"}), RateLimited, "429"),
         (httpx2.Response(403, text="proxy"), AuthenticationFailed, "403"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .checks import Done, action_faults, feed_faults, order_faults, walk_faults
+from tests.support.faults import Done, action_faults, feed_faults, order_faults, walk_faults
 
 SENT = {"a": 1, "b": 2, "c": 3}
 
@@ -43,7 +43,7 @@ def test_faults_of_a_walk_are_found() -> None:
     assert walk_faults([1, 2, 3], [1, 2]) == ["seen and gone: 3"]
 
 
-@pytest.mark.parametrize("effect", ["once", "idempotent"])
+@pytest.mark.parametrize("effect", ["once", "idempotent", "checkable"])
 def test_true_outcomes_have_no_faults(effect: str) -> None:
     actions = [
         Done("a", "succeeded", effect),
@@ -54,10 +54,6 @@ def test_true_outcomes_have_no_faults(effect: str) -> None:
     assert action_faults("abcd", actions, {"a": 1, "c": 1}) == []
 
 
-def test_an_idempotent_effect_may_be_repeated() -> None:
-    assert action_faults("a", [Done("a", "succeeded", "idempotent")], {"a": 2}) == []
-
-
 @pytest.mark.parametrize(
     ("actions", "effects", "fault"),
     [
@@ -66,6 +62,9 @@ def test_an_idempotent_effect_may_be_repeated() -> None:
         ([Done("a", "queued", "once")], {}, "not ended: a (queued)"),
         ([Done("a", "failed", "once")], {"x": 1}, "effect without an action: x"),
         ([Done("a", "unknown", "once")], {"a": 2}, "happened twice: a"),
+        ([Done("a", "succeeded", "idempotent")], {"a": 2}, "happened twice: a"),
+        ([Done("a", "succeeded", "checkable")], {"a": 2}, "happened twice: a"),
+        ([Done("a", "cancelled", "once")], {"a": 1}, "failed with effect: a"),
         ([Done("a", "succeeded", "once")], {}, "succeeded without effect: a"),
         ([Done("a", "succeeded", "idempotent")], {}, "succeeded without effect: a"),
         ([Done("a", "failed", "idempotent")], {"a": 1}, "failed with effect: a"),

@@ -1,25 +1,18 @@
-"""kill -9 at any moment: what was acknowledged is in the feed, exactly once."""
+"""Traffic on several nodes that knows nothing of their kills, and what it kept account of."""
 
 import asyncio
-import contextlib
 import random
-from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx2
-import pytest
 
-from app.integrations.twin import running
+from tests.support.faults import feed_faults, order_faults
 from tests.support.platform import eventually
-from tests.support.process import PlatformProcess, connect, platform_process, walk
+from tests.support.process import PlatformProcess, walk
+from tests.support.senders import BROKEN, Ledger, Sender
+from tests.torture.source import Source
 
-from .checks import feed_faults, order_faults
-from .senders import BROKEN, SECRET, Ledger, Sender
-from .standins import Source
-
-KILLS = 20
 SENDERS = 6
 MOST_WAITING = 200
 PAUSE_WHILE_DOWN = 0.02
@@ -31,6 +24,7 @@ class Traffic:
 
     webhooks: Ledger = field(default_factory=Ledger)
     source: Source = field(default_factory=Source)
+    pause: float = 0.0
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def begin(self, free_url: str, ordered_url: str, chance: random.Random) -> None:
@@ -39,6 +33,9 @@ class Traffic:
             self._begin(self._send(sender, chance, persistent=number % 2 == 0))
         self._begin(self._send(Sender(ordered_url, "ordered", self.webhooks), chance, persistent=True))
         self._begin(self._produce(chance))
+
+    def begin_sender(self, url: str, name: str, chance: random.Random) -> None:
+        self._begin(self._send(Sender(url, name, self.webhooks), chance, persistent=True))
 
     def _begin(self, work: Any) -> None:
         self._tasks.append(asyncio.create_task(work))
@@ -66,6 +63,8 @@ class Traffic:
                     acknowledged = False
                     await asyncio.sleep(PAUSE_WHILE_DOWN)
                 again = persistent and not acknowledged
+                if self.pause:
+                    await asyncio.sleep(self.pause)
         finally:
             sender.close()
 
@@ -111,68 +110,3 @@ class Scene:
             *order_faults([p["n"] for p in polled]),
             *[f"answered {status}" for status, _ in ledger.other],
         ]
-
-
-@contextlib.asynccontextmanager
-async def scene(
-    tmp_path: Path, connectors: Path, chance: random.Random, program: str = "app"
-) -> AsyncIterator[Scene]:
-    traffic = Traffic()
-    async with (
-        running(traffic.source) as source_url,
-        platform_process(tmp_path / "data", connectors=connectors, program=program) as platform,
-        platform.client() as client,
-    ):
-        secrets = {"signing_secret": SECRET}
-        free = await connect(client, "signed", secrets=secrets)
-        ordered = await connect(client, "signed", secrets=secrets)
-        await connect(client, "polled", settings={"base_url": source_url})
-        traffic.begin(free["webhook_url"], ordered["webhook_url"], chance)
-        try:
-            yield Scene(platform, client, traffic)
-        finally:
-            await traffic.end()
-
-
-@pytest.mark.timeout(180)
-async def test_what_was_acknowledged_survives_twenty_kills(
-    tmp_path: Path,
-    connectors: Path,
-    chance: random.Random,
-    record_property: Callable[[str, object], None],
-) -> None:
-    async with scene(tmp_path, connectors, chance) as it:
-        for number in range(KILLS):
-            await it.kill_after(chance.uniform(0.3, 0.9))
-            if number % 5 == 4:  # and once more, while it starts
-                it.platform.spawn()
-                await it.kill_after(chance.uniform(0.0, 1.3))
-            await it.platform.start()
-        await asyncio.sleep(0.3)
-        await it.traffic.end()
-        await it.settle()
-        assert await it.faults() == [], it.platform.tail()
-        figures = {
-            "starts": it.platform.starts,
-            "sent": len(it.traffic.webhooks.sent),
-            "acknowledged": len(it.traffic.webhooks.acknowledged),
-            "polled": it.traffic.source.made,
-        }
-        for name, figure in figures.items():
-            record_property(name, figure)
-        # Otherwise it would prove little.
-        assert figures["acknowledged"] > 20 * KILLS, figures
-        assert figures["polled"] > 20 * KILLS, figures
-
-
-@pytest.mark.timeout(120)
-async def test_acknowledgements_before_the_commit_would_be_found_out(
-    tmp_path: Path, connectors: Path, chance: random.Random
-) -> None:
-    async with scene(tmp_path, connectors, chance, program="tests.durability.early_ack") as it:
-        for _ in range(2):
-            await it.kill_after(0.5)
-            await it.platform.start()
-        await it.traffic.end()
-        await it.settle()
-        assert any(fault.startswith("acknowledged and lost") for fault in await it.faults())

@@ -58,8 +58,8 @@ def action_faults(
 ) -> list[str]:
     """`acknowledged` are the refs of requested actions, `effects` how often each happened at the provider.
 
-    Every one of them is one action that has ended; what it says about its effect is true; `once` is at most
-    once.
+    Every one of them is one action that has ended; what it says about its effect is true, and none happened
+    twice: not once, not by a key that the provider knows, not where it could be asked.
     """
     known = list(actions)
     counts = Counter(action.ref for action in known)
@@ -68,13 +68,14 @@ def action_faults(
         *_named("requested once, there twice", (ref for ref, count in counts.items() if count > 1)),
         *_named("effect without an action", (ref for ref in effects if ref not in counts)),
         *_named("not ended", (f"{a.ref} ({a.state})" for a in known if a.state in ("queued", "running"))),
-        *_named("happened twice", (a.ref for a in known if a.effect == "once" and effects.get(a.ref, 0) > 1)),
+        *_named("happened twice", (a.ref for a in known if effects.get(a.ref, 0) > 1)),
         *_named(
             "succeeded without effect",
             (a.ref for a in known if a.state == "succeeded" and effects.get(a.ref, 0) < 1),
         ),
         *_named(
-            "failed with effect", (a.ref for a in known if a.state == "failed" and effects.get(a.ref, 0) > 0)
+            "failed with effect",
+            (a.ref for a in known if a.state in ("failed", "cancelled") and effects.get(a.ref, 0) > 0),
         ),
     ]
 

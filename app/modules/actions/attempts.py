@@ -1,0 +1,317 @@
+"""Attempts: opening one, and what its end makes of the action. Each transition is a unit of work.
+
+    queued --open--> running           its time has come and the connection's gate lets it through
+    queued --expire--> failed | unknown    its deadline has passed
+    running --close--> succeeded | failed | unknown, or queued for the next try
+    running --abandon--> unknown | queued    its owner is dead; by effect class
+    unknown | queued --close--> succeeded    the owner was alive after all and brings its result
+
+What an attempt may end in, and what follows:
+
+    succeeded                                      succeeded
+    refused    nothing happened, never will        failed
+    not_done   nothing happened, might later       queued, while the schedule lasts; then failed
+    ambiguous  it may have happened                once: unknown
+                                                   idempotent: queued, with the same key; then unknown
+                                                   checkable: queued, to ask the provider first; then unknown
+
+An action with an ambiguous try behind it never ends failed or cancelled, but unknown: it may have happened.
+`open` and `close` hold the connection's gate and the action's row, so of two runners that try to open one
+action, one finds it gone.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.infra.clock import now_ms
+from app.infra.db import signal
+from app.infra.queue import WorkQueue
+from app.integrations.registry import Registry
+from app.integrations.specs import Limits
+
+from .gates import (
+    ASKED,
+    RUN,
+    Closed,
+    blocked_connections,
+    closed,
+    gate_of,
+    limits_of,
+    note_attempt,
+    wake_waiting,
+)
+from .models import (
+    FAILED,
+    FOR_PROVIDER,
+    FOR_RETRY,
+    IS_QUEUED,
+    QUEUED,
+    RUNNING,
+    SUCCEEDED,
+    UNKNOWN,
+    ActionRow,
+    Attempt,
+)
+from .schedule import Schedule
+
+OPEN = "open"
+"""State of an attempt that has not ended."""
+
+IDEMPOTENT, CHECKABLE = "idempotent", "checkable"
+
+Verdict = Literal["succeeded", "refused", "not_done", "ambiguous"]
+
+_ATTEMPT_STATE: dict[Verdict, str] = {
+    "succeeded": SUCCEEDED,
+    "refused": FAILED,
+    "not_done": FAILED,
+    "ambiguous": UNKNOWN,
+}
+
+
+def finished_topic(action_id: str) -> str:
+    return f"action:{action_id}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended.
+
+    sent         whether anything with an effect may have left; None if nobody can tell
+    not_applied  the probe has found that no earlier try had its effect
+    outage       whether the provider was down; None if this does not tell
+    """
+
+    verdict: Verdict
+    sent: bool | None
+    result: str | None = None
+    warning: str | None = None
+    error_code: str | None = None
+    error: str | None = None
+    status: int | None = None
+    retry_after: float | None = None
+    not_applied: bool = False
+    outage: bool | None = None
+
+
+@dataclass(frozen=True)
+class OpenAttempt:
+    """What a runner needs to carry out the attempt that it has opened."""
+
+    action_id: str
+    number: int
+    connection_id: str
+    type: str
+    payload: str
+    owner: str
+    ask_first: bool
+    """Whether the provider has to be asked if an earlier try has done it."""
+
+
+def open_attempt(
+    session: Session, queue: WorkQueue, registry: Registry, action_id: str, owner: str
+) -> OpenAttempt | None:
+    """queued -> running. None if there is nothing to do: it runs already, or has ended, or has to wait. One
+    that waits for a time (also because the clock was set back) gets its wake-up again, for then."""
+    connection_id = session.scalar(select(ActionRow.connection_id).where(ActionRow.id == action_id))
+    if connection_id is None:
+        return None
+    gate = gate_of(session, connection_id)
+    row = session.get_one(ActionRow, action_id, with_for_update=True)
+    if row.state != QUEUED:
+        return None
+    now = now_ms()
+    if row.deadline <= now:
+        _expire(session, row, now)
+        return None
+    if row.run_at > now:
+        queue.put(session, RUN, action_id, row.run_at)
+        return None
+    limits = limits_of(gate, _declared(registry, row.integration))
+    if shut := closed(session, gate, limits, row, now):
+        _wait(session, queue, row, shut, gate.pause_code)
+        return None
+    row.state, row.owner, row.waiting, row.attempts = RUNNING, owner, None, row.attempts + 1
+    session.add(Attempt(action_id=row.id, number=row.attempts, owner=owner, state=OPEN, started_at=now))
+    ask_first = row.effect == CHECKABLE and row.ambiguous
+    return OpenAttempt(row.id, row.attempts, row.connection_id, row.type, row.payload, owner, ask_first)
+
+
+def _wait(session: Session, queue: WorkQueue, row: ActionRow, shut: Closed, pause_code: str | None) -> None:
+    row.waiting = shut.waiting
+    if shut.waiting == FOR_PROVIDER and row.error_code is None:
+        row.error_code = "connection_paused"
+        row.error = (
+            "The provider has asked for a pause; this is tried after it."
+            if pause_code == ASKED
+            else "The provider has been down; this is tried when the connection's pause ends."
+        )
+    if shut.until is not None:
+        row.run_at = shut.until
+        queue.put(session, RUN, row.id, shut.until)
+
+
+def close_attempt(
+    session: Session,
+    queue: WorkQueue,
+    registry: Registry,
+    schedule: Schedule,
+    attempt: OpenAttempt,
+    outcome: Outcome,
+) -> bool:
+    """running -> what became of it. If the attempt was abandoned meanwhile and nothing has happened since,
+    the owner's own success still counts; its failure adds nothing."""
+    now = now_ms()
+    gate = gate_of(session, attempt.connection_id)
+    row = session.get(ActionRow, attempt.action_id, with_for_update=True)
+    tried = session.get(Attempt, (attempt.action_id, attempt.number))
+    if row is None or tried is None or tried.owner != attempt.owner or tried.state not in (OPEN, UNKNOWN):
+        return False
+    abandoned = tried.state == UNKNOWN
+    _end(tried, outcome, now)
+    paused = note_attempt(gate, outage=outcome.outage, retry_after=outcome.retry_after, now=now)
+    if row.attempts == attempt.number:
+        if not abandoned and row.state == RUNNING:
+            _follow(session, queue, schedule, row, outcome, now)
+        elif abandoned and row.state in (UNKNOWN, QUEUED) and outcome.verdict != "ambiguous":
+            # Nobody has tried since: what its owner knows is better than what was assumed.
+            row.ambiguous = _ambiguous_before(session, attempt)
+            _follow(session, queue, schedule, row, outcome, now)
+    session.flush()
+    wake_waiting(session, queue, gate, limits_of(gate, _declared(registry, row.integration)))
+    return paused
+
+
+def _ambiguous_before(session: Session, attempt: OpenAttempt) -> bool:
+    earlier = select(Attempt.number).where(
+        Attempt.action_id == attempt.action_id, Attempt.number < attempt.number, Attempt.state == UNKNOWN
+    )
+    return session.scalars(earlier.limit(1)).first() is not None
+
+
+def _end(tried: Attempt, outcome: Outcome, now: int) -> None:
+    tried.state, tried.sent, tried.status = _ATTEMPT_STATE[outcome.verdict], outcome.sent, outcome.status
+    tried.error_code, tried.error, tried.finished_at = outcome.error_code, outcome.error, now
+    tried.retry_after_ms = None if outcome.retry_after is None else int(outcome.retry_after * 1000)
+
+
+def _follow(
+    session: Session, queue: WorkQueue, schedule: Schedule, row: ActionRow, outcome: Outcome, now: int
+) -> None:
+    """What an attempt's end makes of the action."""
+    if outcome.not_applied:
+        row.ambiguous = False
+    if outcome.verdict == "ambiguous":
+        row.ambiguous = True
+    row.error_code, row.error = outcome.error_code, outcome.error
+    row.result, row.warning = outcome.result, outcome.warning
+    if outcome.verdict == "succeeded":
+        _finish(session, row, SUCCEEDED, now)
+    elif outcome.verdict == "refused" or (outcome.verdict == "ambiguous" and not _repeatable(row)):
+        _finish(session, row, UNKNOWN if row.ambiguous else FAILED, now)
+    else:
+        _try_again(session, queue, schedule, row, outcome, now)
+
+
+def _try_again(
+    session: Session, queue: WorkQueue, schedule: Schedule, row: ActionRow, outcome: Outcome, now: int
+) -> None:
+    tried = row.attempts - row.schedule_start
+    pause = schedule.pause(tried, outcome.retry_after)
+    run_at = None if pause is None else now + round(pause * 1000)
+    if run_at is None or run_at >= row.deadline:
+        row.warning = (
+            f"Given up after {tried} tries."
+            if run_at is None
+            else f"Given up after {tried} tries: the next one would be after its deadline."
+        )
+        _finish(session, row, UNKNOWN if row.ambiguous else FAILED, now)
+        return
+    row.state, row.owner, row.finished_at = QUEUED, None, None
+    row.waiting, row.run_at = FOR_RETRY, run_at
+    queue.put(session, RUN, row.id, run_at)
+
+
+def _repeatable(row: ActionRow) -> bool:
+    return row.effect in (IDEMPOTENT, CHECKABLE)
+
+
+def _finish(session: Session, row: ActionRow, state: str, now: int) -> None:
+    row.state, row.owner, row.waiting, row.finished_at = state, None, None, now
+    if state == SUCCEEDED:
+        row.ambiguous = False
+    signal(session, finished_topic(row.id))
+
+
+def _expire(session: Session, row: ActionRow, now: int) -> None:
+    if row.error_code is None or row.attempts == 0:
+        row.error_code, row.error = "deadline_passed", "Its deadline passed before it could be tried."
+    row.warning = "Given up at its deadline."
+    _finish(session, row, UNKNOWN if row.ambiguous else FAILED, now)
+
+
+def expire_actions(session: Session, limit: int) -> int:
+    """Ends queued actions whose deadline has passed; returns how many, at most `limit`."""
+    now = now_ms()
+    late = list(
+        session.scalars(
+            select(ActionRow)
+            .where(IS_QUEUED, ActionRow.deadline <= now)
+            .order_by(ActionRow.deadline)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+    )
+    for row in late:
+        _expire(session, row, now)
+    return len(late)
+
+
+def abandon_attempts(session: Session, queue: WorkQueue, living: Collection[str]) -> int:
+    """Ends the open attempts whose owners are not among the `living`, by effect class; returns how many.
+
+    Nobody knows how far a dead owner came. once: unknown. idempotent and checkable: queued again, because
+    repeating it does nothing more, or the provider can be asked first.
+    """
+    orphans = list(
+        session.scalars(
+            select(ActionRow)
+            .where(ActionRow.state == RUNNING, ActionRow.owner.not_in(living))
+            .with_for_update(skip_locked=True)
+        )
+    )
+    now = now_ms()
+    for row in orphans:
+        code = "interrupted"
+        message = "The process ended while this was being tried; it may or may not have happened."
+        tried = session.get(Attempt, (row.id, row.attempts))
+        if tried is not None and tried.state == OPEN:
+            tried.state, tried.finished_at = UNKNOWN, now
+            tried.error_code, tried.error = code, message
+        row.ambiguous, row.error_code, row.error = True, code, message
+        if _repeatable(row):
+            row.state, row.owner, row.waiting, row.run_at = QUEUED, None, FOR_RETRY, now
+            queue.put(session, RUN, row.id)
+        else:
+            _finish(session, row, UNKNOWN, now)
+    return len(orphans)
+
+
+def wake_blocked(session: Session, queue: WorkQueue, registry: Registry) -> None:
+    """Gives free slots to whoever waits for one, on all connections: the net for those that no attempt's end
+    has woken, because its process died or a limit was raised."""
+    for connection_id in blocked_connections(session):
+        gate = gate_of(session, connection_id)
+        integration = session.scalar(
+            select(ActionRow.integration).where(ActionRow.connection_id == connection_id).limit(1)
+        )
+        wake_waiting(session, queue, gate, limits_of(gate, _declared(registry, integration or "")))
+
+
+def _declared(registry: Registry, integration: str) -> Limits:
+    known = registry.integrations.get(integration)
+    return known.connector.limits if known else Limits()

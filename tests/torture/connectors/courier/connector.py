@@ -1,0 +1,61 @@
+"""Actions with an effect that a stand-in counts, one for each class of effects."""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from app.integrations.base import BaseIntegration
+from app.integrations.http import ConnectorHttp, current_attempt
+from app.integrations.models import Applied, CannotTell, NotApplied, ProbeAnswer
+from app.integrations.specs import ActionSpec, Limits, SecretSpec
+
+
+class CourierSettings(BaseModel):
+    """Where the provider is."""
+
+    base_url: str = Field(description="Its address")
+
+
+class Parcel(BaseModel):
+    """What is delivered."""
+
+    ref: str = Field(description="Names the effect")
+    fates: list[str] = Field(default=[], description="What the stand-in does with each try; then it delivers")
+    before: float = Field(default=0.0, description="Seconds until the effect")
+    after: float = Field(default=0.0, description="Seconds from the effect to the answer")
+
+
+class CourierConnector(BaseIntegration):
+    """Carries things out."""
+
+    name = "Courier"
+    key = "courier"
+    secrets = [SecretSpec("token", "Not looked at", required=False)]
+    settings_model = CourierSettings
+    limits = Limits(concurrency=16)
+    actions = [
+        ActionSpec("deliver", "Happens again when repeated", Parcel, "deliver"),
+        ActionSpec("put", "The provider knows the repetition by its key", Parcel, "put", effect="idempotent"),
+        ActionSpec(
+            "lodge", "The provider can be asked for it", Parcel, "deliver", effect="checkable", probe="find"
+        ),
+    ]
+
+    def __init__(self, settings: CourierSettings, http: ConnectorHttp, token: str = "") -> None:
+        # How long to wait is the platform's to say, with action_timeout.
+        self._http = http.bind(settings.base_url, timeout=3600.0)
+
+    async def deliver(self, parcel: Parcel) -> Any:
+        return (await self._http.post("/effects", json=parcel.model_dump())).json()
+
+    async def put(self, parcel: Parcel) -> Any:
+        attempt = current_attempt.get()
+        assert attempt is not None
+        headers = {"Idempotency-Key": attempt.key}
+        return (await self._http.post("/effects", json=parcel.model_dump(), headers=headers)).json()
+
+    async def find(self, parcel: Parcel) -> ProbeAnswer:
+        found = (await self._http.get(f"/effects/{parcel.ref}")).json()
+        if found["count"]:
+            return Applied(found)
+        return CannotTell() if found["open"] else NotApplied()
