@@ -208,7 +208,15 @@ class Line:
 
     def exchange(self, raw: bytes, *, whole: bool) -> list[int]:
         """Sends and returns the statuses of the answers. What is not a whole request gets a moment to be
-        answered, and then the connection's end."""
+        answered, and then the connection's end. A connection that was kept may have been closed while it
+        lay idle, as any client knows: then the request is sent once more on a new one."""
+        kept = self._socket is not None
+        received = self._send(raw, whole=whole)
+        if whole and kept and not received:
+            received = self._send(raw, whole=whole)
+        return [int(status) for status in _STATUS.findall(received)]
+
+    def _send(self, raw: bytes, *, whole: bool) -> bytes:
         if self._socket is None:
             self._socket = socket.create_connection(self._address)
         self._socket.settimeout(PATIENCE if whole else MOMENT)
@@ -227,7 +235,7 @@ class Line:
             self.close()
         if not whole:
             self.close()
-        return [int(status) for status in _STATUS.findall(received)]
+        return received
 
     def close(self) -> None:
         if self._socket is not None:
