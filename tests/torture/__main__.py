@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     console.print(f"seed {options.seed}", highlight=False)
     outcomes = [
-        run(scenario, scale, options.seed, options.alter, keep=options.keep)
+        run(scenario, scale, options.seed, options.alter, keep=options.keep, seconds=options.seconds)
         for scenario in SCENARIOS
         if scenario.name in options.only
     ]
@@ -37,13 +37,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(
-    scenario: Scenario, scale: Scale, seed: int, alterations: Sequence[str] = (), *, keep: Path | None = None
+    scenario: Scenario,
+    scale: Scale,
+    seed: int,
+    alterations: Sequence[str] = (),
+    *,
+    keep: Path | None = None,
+    seconds: float | None = None,
 ) -> Outcome:
     """One scenario in a folder of its own. A scenario that itself fails is red too: it has proven nothing."""
     print(f"{scenario.name}: {scenario.title} ...", file=sys.stderr, flush=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
-        bench = Bench(Path(folder), scale, seed, alterations)
+        bench = Bench(Path(folder), scale, seed, alterations, seconds)
         try:
             verdicts = asyncio.run(scenario.run(bench))
         except Exception as error:
@@ -63,6 +69,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="as little as `make test` does")
     parser.add_argument("--only", type=_names, default=_names(""), help=f"of {','.join(_ALL)}")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="repeats a run's choices")
+    parser.add_argument(
+        "--seconds", type=float, help="how long cluster goes on, instead of what its size says"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the data and logs of what turned red")
     parser.add_argument(

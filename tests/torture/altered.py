@@ -22,19 +22,24 @@ EARLY = 0.1
 
 def acknowledge_before_commit() -> None:
     """Webhooks are acknowledged before they are on disk."""
+    from app.infra.postgres import PostgresDatabase
     from app.infra.sqlite import SqliteDatabase
 
-    appender = SqliteDatabase.appender
+    def hasten(kind: Any) -> None:
+        appender = kind.appender
 
-    def early(self: SqliteDatabase, table: Any, columns: Sequence[str]) -> Any:
-        append = appender(self, table, columns)
+        def early(self: Any, table: Any, columns: Sequence[str]) -> Any:
+            append = appender(self, table, columns)
 
-        async def store_later(row: tuple[Any, ...]) -> None:
-            asyncio.get_running_loop().call_later(EARLY, append, row)
+            async def store_later(row: tuple[Any, ...]) -> None:
+                asyncio.get_running_loop().call_later(EARLY, append, row)
 
-        return store_later
+            return store_later
 
-    SqliteDatabase.appender = early  # type: ignore[method-assign]
+        kind.appender = early
+
+    hasten(SqliteDatabase)
+    hasten(PostgresDatabase)
 
 
 def dedupe_off() -> None:
@@ -55,6 +60,13 @@ def cursor_skips() -> None:
         return found[:-2] + found[-1:] if len(found) > 2 else found
 
     router.read_feed = short
+
+
+def feed_unlocked() -> None:
+    """Nodes store events at the same time, so positions in the feed do not become visible in their order."""
+    from app.modules.events import service
+
+    service.exclusive = lambda session, topic: None
 
 
 def retry_interrupted_once() -> None:
@@ -226,7 +238,7 @@ def clock() -> None:
 ALTERATIONS: dict[str, Callable[[], None]] = {
     change.__name__: change
     for change in (
-        acknowledge_before_commit, dedupe_off, cursor_skips, retry_interrupted_once, result_before_send,
+        acknowledge_before_commit, dedupe_off, cursor_skips, feed_unlocked, retry_interrupted_once, result_before_send,
         attempt_not_opened, key_per_attempt, never_asks, synchronous_normal, synchronous_off,
         error_on_full_disk, poison_stops_processing, poison_breaks_ingress, unbounded_backlog,
         unbounded_claims, clock,

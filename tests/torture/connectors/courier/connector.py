@@ -1,5 +1,6 @@
 """Actions with an effect that a stand-in counts, one for each class of effects."""
 
+import os
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -43,7 +44,8 @@ class CourierConnector(BaseIntegration):
 
     def __init__(self, settings: CourierSettings, http: ConnectorHttp, token: str = "") -> None:
         # How long to wait is the platform's to say, with action_timeout.
-        self._http = http.bind(settings.base_url, timeout=3600.0)
+        asker = {"X-Process": str(os.getpid())}
+        self._http = http.bind(settings.base_url, headers=asker, timeout=3600.0)
 
     async def deliver(self, parcel: Parcel) -> Any:
         return (await self._http.post("/effects", json=parcel.model_dump())).json()
