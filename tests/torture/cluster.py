@@ -31,7 +31,7 @@ WITHOUT_DATABASE = ("/readyz 503", "/healthz 200")
 AT_A_TIME = 2
 """Nodes that something is being done to at the same time."""
 
-Strike = Callable[[], Coroutine[Any, Any, None]]
+Strike = Coroutine[Any, Any, None]
 
 
 @dataclass(frozen=True)
@@ -156,28 +156,33 @@ class _Trial:
             if due and time.monotonic() - self._began >= due[0]:
                 due.pop(0)
                 await self._take_the_database_away(list(STOPS)[self.outages.total() % len(STOPS)])
-            elif len(self._strikes) < AT_A_TIME:
-                self._begin(plan.pop(0) if plan else self._chance.choice(self._kinds()))
+            elif len(self._strikes) < AT_A_TIME and (
+                strike := plan[0]() if plan else self._chance.choice(self._kinds())()
+            ):
+                del plan[:1]
+                task = asyncio.create_task(strike)
+                self._strikes.add(task)
+                task.add_done_callback(self._strikes.discard)
         await asyncio.gather(*self._strikes)
         await self.fleet.rest()
         await self._ready_again()
 
-    def _kinds(self) -> list[Strike]:
+    def _kinds(self) -> list[Callable[[], Strike | None]]:
         return [self._freeze_a_worker, *[self._kill_a_door] * 2, *[self._kill_a_worker] * 3]
 
-    def _begin(self, strike: Strike) -> None:
-        task = asyncio.create_task(strike())
-        self._strikes.add(task)
-        task.add_done_callback(self._strikes.discard)
-
-    async def _kill_a_door(self) -> None:
+    def _kill_a_door(self) -> Strike | None:
         """One at a time: the clients have another one to go to."""
-        if self.fleet.idle(self.fleet.doors) == self.fleet.doors:
-            await self._kill(self._chance.choice(self.fleet.doors))
+        if self.fleet.idle(self.fleet.doors) != self.fleet.doors:
+            return None
+        return self._kill(self._chance.choice(self.fleet.doors))
 
-    async def _kill_a_worker(self) -> None:
-        if free := self.fleet.idle(self.fleet.workers):
-            await self._kill(self._chance.choice(free))
+    def _kill_a_worker(self) -> Strike | None:
+        free = self.fleet.idle(self.fleet.workers)
+        return self._kill(self._chance.choice(free)) if free else None
+
+    def _freeze_a_worker(self) -> Strike | None:
+        free = self.fleet.idle(self.fleet.workers)
+        return self._freeze(self._chance.choice(free)) if free else None
 
     async def _kill(self, node: PlatformProcess) -> None:
         down = self._chance.uniform(0.0, 1.5 * self.size.node_timeout)
@@ -185,12 +190,10 @@ class _Trial:
         await self.fleet.strike(node, down)
         self.tell(f"{name_of(node)}: back")
 
-    async def _freeze_a_worker(self) -> None:
-        if free := self.fleet.idle(self.fleet.workers):
-            node = self._chance.choice(free)
-            seconds = self.size.node_timeout * self._chance.uniform(1.2, 2.0)
-            self.tell(f"{name_of(node)}: frozen for {seconds:.1f} s")
-            await self.fleet.freeze(node, seconds)
+    async def _freeze(self, node: PlatformProcess) -> None:
+        seconds = self.size.node_timeout * self._chance.uniform(1.2, 2.0)
+        self.tell(f"{name_of(node)}: frozen for {seconds:.1f} s")
+        await self.fleet.freeze(node, seconds)
 
     async def _take_the_database_away(self, how: str) -> None:
         async with self.fleet.without_database():

@@ -98,7 +98,8 @@ class Fleet:
         """The same to the node that is this process, unless it is gone."""
         for node in self.all:
             if node.running and node.pid == pid and self.idle([node]):
-                return await self.strike(node)
+                await self.strike(node)
+                return
 
     async def freeze(self, node: PlatformProcess, seconds: float) -> None:
         """It stands still, and goes on as if nothing had been."""

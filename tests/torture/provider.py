@@ -38,7 +38,7 @@ FATES = {
 }
 
 CRASH = "crash"
-"""What the process prints when the platform is to be killed, with the number of the process that has asked."""
+"""What the process prints when the platform is to be killed, with the number of the process that asked."""
 
 ASKER = "x-process"
 """Header that tells that number."""

@@ -306,9 +306,8 @@ class ActionTraffic:
         crash: Callable[[int], Awaitable[None]] | None = None,
         most_crashes: int = 0,
     ) -> AsyncIterator["ActionTraffic"]:
-        """Makes the connections and begins. `crash` kills the process that it is given and starts the platform
-        again, when the provider says that this is the moment; it is asked for at most `most_crashes` of
-        them."""
+        """Makes the connections and begins. `crash` kills the process that it is given and starts it again,
+        when the provider says that this is the moment; it is asked for at most `most_crashes` of them."""
         provider = ProviderProcess(ledger)
         await provider.start()
         try:

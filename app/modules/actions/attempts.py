@@ -113,15 +113,25 @@ class OpenAttempt:
 
 
 def open_attempt(
-    session: Session, queue: WorkQueue, registry: Registry, action_id: str, owner: str
+    session: Session,
+    queue: WorkQueue,
+    registry: Registry,
+    action_id: str,
+    owner: str,
+    perhaps_mine: bool = False,
 ) -> OpenAttempt | None:
     """queued -> running. None if there is nothing to do: it runs already, or has ended, or has to wait. One
-    that waits for a time (also because the clock was set back) gets its wake-up again, for then."""
+    that waits for a time (also because the clock was set back) gets its wake-up again, for then.
+
+    `perhaps_mine`: the caller was the last of this owner to open one, and does not know whether that was
+    stored. If it was, this is the one."""
     connection_id = session.scalar(select(ActionRow.connection_id).where(ActionRow.id == action_id))
     if connection_id is None:
         return None
     gate = gate_of(session, connection_id)
     row = session.get_one(ActionRow, action_id, with_for_update=True)
+    if perhaps_mine and row.state == RUNNING and row.owner == owner:
+        return _opened(row, owner)
     if row.state != QUEUED:
         return None
     now = now_ms()
@@ -137,6 +147,10 @@ def open_attempt(
         return None
     row.state, row.owner, row.waiting, row.attempts = RUNNING, owner, None, row.attempts + 1
     session.add(Attempt(action_id=row.id, number=row.attempts, owner=owner, state=OPEN, started_at=now))
+    return _opened(row, owner)
+
+
+def _opened(row: ActionRow, owner: str) -> OpenAttempt:
     ask_first = row.effect == CHECKABLE and row.ambiguous
     return OpenAttempt(row.id, row.attempts, row.connection_id, row.type, row.payload, owner, ask_first)
 

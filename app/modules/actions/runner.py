@@ -72,6 +72,7 @@ class ActionRunner:
         self._nodes = nodes
         self._schedule = schedule
         self._timeout = timeout
+        self._openers: dict[str, object] = {}
 
     async def start(self) -> None:
         """Call before any work is done: ends what a dead process left open."""
@@ -85,9 +86,7 @@ class ActionRunner:
 
     async def run(self, action_id: str) -> None:
         """Tries one action. Safe to call any number of times: the row says what there is to do."""
-        attempt = await self._database.write(
-            lambda s: open_attempt(s, self._queue, self._registry, action_id, self._nodes.id)
-        )
+        attempt = await self._open(action_id)
         if attempt is None:
             return
         failpoint("action.opened")
@@ -103,6 +102,32 @@ class ActionRunner:
                 pass
             await self._database.write(lambda s: wake_blocked(s, self._queue, self._registry))
             await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _open(self, action_id: str) -> OpenAttempt | None:
+        """Opens an attempt, if there is one to open, however long the storage takes.
+
+        Where the line was lost during the commit it may be open without anybody knowing. Nobody else would
+        ever end it, because its owner lives: so whoever asked for it last looks again. Nothing has left yet.
+        """
+        me = object()
+
+        def unit(session: Session) -> OpenAttempt | None:
+            mine = self._openers.get(action_id) is me
+            opened = open_attempt(session, self._queue, self._registry, action_id, self._nodes.id, mine)
+            if opened is not None:
+                self._openers[action_id] = me  # under the row's lock: nobody else opens one before the end
+            return opened
+
+        try:
+            while True:
+                try:
+                    return await self._database.write(unit)
+                except StorageUnavailable as error:
+                    log.warning("attempt_not_opened", action=action_id, reason=error.message)
+                    await asyncio.sleep(STORAGE_PAUSE)
+        finally:
+            if self._openers.get(action_id) is me:
+                del self._openers[action_id]
 
     async def _close(self, attempt: OpenAttempt, outcome: Outcome) -> None:
         def unit(session: Session) -> bool:
