@@ -21,12 +21,16 @@ class Reader(Protocol):
 
 
 class FeedReader:
-    """Pages, each from the cursor of the one before. `unavailable` says that 503 may be answered."""
+    """Pages, each from the cursor of the one before, `pause` seconds apart. `unavailable` says that 503 may
+    be answered."""
 
-    def __init__(self, client: httpx2.AsyncClient, limit: int, *, unavailable: bool = False) -> None:
+    def __init__(
+        self, client: httpx2.AsyncClient, limit: int, *, unavailable: bool = False, pause: float = PAUSE
+    ) -> None:
         self._client = client
         self._limit = limit
         self._unavailable = unavailable
+        self._pause = pause
         self._cursor: str | None = None
         self.seen: list[int] = []
 
@@ -49,7 +53,7 @@ class FeedReader:
     async def read_until(self, settled: asyncio.Event) -> None:
         """Pages while events are written, and then to the end."""
         while await self._goes_on() or not settled.is_set():
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(self._pause)
 
     async def _goes_on(self) -> bool:
         try:

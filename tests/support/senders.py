@@ -76,8 +76,8 @@ class Wire:
 
 
 class Sender:
-    """Sends numbered things to one webhook URL, one after the other, and keeps account. Of several nodes' URLs
-    the next one is used when one does not take a thing."""
+    """Sends numbered things to one webhook URL, one after the other, and keeps account. Of several nodes'
+    URLs the next one is used when one does not take a thing."""
 
     def __init__(self, url: str | Sequence[str], name: str, ledger: Ledger) -> None:
         self._wires = deque(map(Wire, [url] if isinstance(url, str) else url))

@@ -238,10 +238,10 @@ def clock() -> None:
 ALTERATIONS: dict[str, Callable[[], None]] = {
     change.__name__: change
     for change in (
-        acknowledge_before_commit, dedupe_off, cursor_skips, feed_unlocked, retry_interrupted_once, result_before_send,
-        attempt_not_opened, key_per_attempt, never_asks, synchronous_normal, synchronous_off,
-        error_on_full_disk, poison_stops_processing, poison_breaks_ingress, unbounded_backlog,
-        unbounded_claims, clock,
+        acknowledge_before_commit, dedupe_off, cursor_skips, feed_unlocked, retry_interrupted_once,
+        result_before_send, attempt_not_opened, key_per_attempt, never_asks, synchronous_normal,
+        synchronous_off, error_on_full_disk, poison_stops_processing, poison_breaks_ingress,
+        unbounded_backlog, unbounded_claims, clock,
     )
 }  # fmt: skip
 

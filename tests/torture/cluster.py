@@ -5,7 +5,7 @@ import contextlib
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,8 +28,14 @@ STOPS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 WITHOUT_DATABASE = ("/readyz 503", "/healthz 200")
 
+PAGES_PAUSE = 0.1
+"""Seconds between two pages of a reader: the machine is to be busy with failing, not with reading."""
+
 AT_A_TIME = 2
 """Nodes that something is being done to at the same time."""
+
+OFTEN = ("freeze", "door", "door", "worker", "worker", "worker")
+"""How often chance does what."""
 
 Strike = Coroutine[Any, Any, None]
 
@@ -49,10 +55,24 @@ class Size:
     clients: int
     most_crashes: int
     pause: float = 0.03
+    certain: tuple[str, ...] = ("freeze", "door", "worker")
+    """What happens in every run; after that it is left to chance."""
 
 
 SIZES: dict[Scale, Size] = {
-    "tiny": Size(("api", "all"), 1, 8, 2, 0.5, 2.0, senders=4, clients=2, most_crashes=1),
+    "tiny": Size(
+        ("api", "all"),
+        1,
+        6,
+        2,
+        0.5,
+        2.0,
+        senders=4,
+        clients=2,
+        most_crashes=1,
+        pause=0.06,
+        certain=("freeze", "door"),
+    ),
     "short": Size(("api", "api"), 3, 60, 2, 3.0, 3.0, senders=6, clients=4, most_crashes=6),
     "long": Size(("api", "api"), 3, 600, 20, 3.0, 3.0, senders=6, clients=4, most_crashes=60),
 }
@@ -93,9 +113,12 @@ async def kill_the_nodes(bench: Bench) -> list[Verdict]:
         ):
             trial = _Trial(bench, size, fleet, server, webhooks, actions)
             await trial.go_on(bench.seconds or size.seconds)
-            trial.tell("waiting until nothing is on its way")
+            trial.tell("no more is sent, and what is on its way gets its time")
+            actions.end()
             await webhooks.settle()
+            trial.tell("every webhook is processed")
             done = await actions.settle()
+            trial.tell("every action has ended")
             await fleet.rest()
             tried = trial.tried()
             return [
@@ -106,7 +129,7 @@ async def kill_the_nodes(bench: Bench) -> list[Verdict]:
                 Verdict(
                     "A node that fails is replaced by the others, and nobody has to see to it",
                     "nothing is done but to start again whoever was killed",
-                    fleet.faults,
+                    fleet.faults + fleet.errors(),
                     {"nodes": len(fleet.all), "starts": sum(node.starts for node in fleet.all)},
                 ),
             ]
@@ -114,7 +137,7 @@ async def kill_the_nodes(bench: Bench) -> list[Verdict]:
 
 def _readers(client: httpx2.AsyncClient, doors: int) -> list[Reader]:
     """As many of each kind as there are doors: a client sends its requests to one after the other."""
-    pages = [FeedReader(client, limit, unavailable=True) for limit in (100, 20)[:doors]]
+    pages = [FeedReader(client, limit, unavailable=True, pause=PAGES_PAUSE) for limit in (100, 20)[:doors]]
     return [*pages, *(StreamReader(client) for _ in range(doors))]
 
 
@@ -148,8 +171,12 @@ class _Trial:
         """Strikes until the time is over, and then until every node is back."""
         outages = max(len(STOPS), round(self.size.outages * seconds / self.size.seconds))
         due = [seconds * number / (outages + 1) for number in range(1, outages + 1)]
-        # Each of these comes in every run; then it is left to chance.
-        plan = [self._freeze_a_worker, self._kill_a_door, self._kill_a_worker]
+        kinds = {
+            "freeze": self._freeze_a_worker,
+            "door": self._kill_a_door,
+            "worker": self._kill_a_worker,
+        }
+        plan = list(self.size.certain)
         self._began = time.monotonic()
         while plan or due or time.monotonic() - self._began < seconds:
             await asyncio.sleep(self._chance.uniform(0.3, 1.2))
@@ -157,18 +184,14 @@ class _Trial:
                 due.pop(0)
                 await self._take_the_database_away(list(STOPS)[self.outages.total() % len(STOPS)])
             elif len(self._strikes) < AT_A_TIME and (
-                strike := plan[0]() if plan else self._chance.choice(self._kinds())()
+                strike := kinds[plan[0] if plan else self._chance.choice(OFTEN)]()
             ):
                 del plan[:1]
                 task = asyncio.create_task(strike)
                 self._strikes.add(task)
                 task.add_done_callback(self._strikes.discard)
         await asyncio.gather(*self._strikes)
-        await self.fleet.rest()
         await self._ready_again()
-
-    def _kinds(self) -> list[Callable[[], Strike | None]]:
-        return [self._freeze_a_worker, *[self._kill_a_door] * 2, *[self._kill_a_worker] * 3]
 
     def _kill_a_door(self) -> Strike | None:
         """One at a time: the clients have another one to go to."""
@@ -224,10 +247,10 @@ class _Trial:
                         self.probes[f"{path} {(await client.get(path)).status_code}"] += 1
 
     def tried(self) -> str:
-        outages = ", ".join(f"PostgreSQL -m {how} {count} times" for how, count in self.outages.items())
+        outages = ", ".join(f"{count} -m {how}" for how, count in self.outages.items())
         return (
-            f"{self.fleet.kills} kill -9 of nodes, {self.actions.crashes} of them before or after an effect; "
-            f"{self.fleet.freezes} freezes; {outages}"
+            f"{self.fleet.kills} kill -9 of nodes, {self.fleet.aimed} of them before or after an effect; "
+            f"{self.fleet.freezes} freezes; restarts of PostgreSQL: {outages}"
         )
 
     async def same_everywhere(self) -> Verdict:

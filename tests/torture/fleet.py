@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -46,7 +47,10 @@ class Fleet:
         self.answers = Answers()
         self.faults: list[str] = []
         self.kills = 0
+        self.aimed = 0
+        """Kills at the moment of an effect."""
         self.freezes = 0
+        self._returning: set[asyncio.Task[None]] = set()
         self._turns = {node: asyncio.Lock() for node in self.all}
         self._steady = asyncio.Lock()
         """Held while the database is away, and while a node starts: it would not start without."""
@@ -95,11 +99,14 @@ class Fleet:
                 await node.start()
 
     async def strike_process(self, pid: int) -> None:
-        """The same to the node that is this process, unless it is gone."""
-        for node in self.all:
-            if node.running and node.pid == pid and self.idle([node]):
-                await self.strike(node)
-                return
+        """The same to the node that is this process, unless something is being done to it already. Does not
+        wait for its return."""
+        for node in self.idle(self.all):
+            if node.running and node.pid == pid:
+                self.aimed += 1
+                returning = asyncio.create_task(self.strike(node))
+                self._returning.add(returning)
+                await asyncio.sleep(0)  # it has been killed
 
     async def freeze(self, node: PlatformProcess, seconds: float) -> None:
         """It stands still, and goes on as if nothing had been."""
@@ -128,7 +135,8 @@ class Fleet:
         return time.monotonic() - began
 
     async def rest(self) -> None:
-        """Waits until nothing is being done to any node; from then on all have to be there."""
+        """Waits until nothing is being done to any node. All have to be there then."""
+        await asyncio.gather(*self._returning)
         for turn in self._turns.values():
             async with turn:
                 pass
@@ -139,7 +147,21 @@ class Fleet:
         if not node.running:
             self.faults.append(f"{name_of(node)} ended by itself")
 
-    def close(self) -> None:
+    def errors(self) -> list[str]:
+        """What the nodes have logged as an error: all of what is done to them is to be expected."""
+        found: Counter[str] = Counter()
+        for node in self.all:
+            for line in node.log_text().splitlines():
+                with contextlib.suppress(ValueError):
+                    said = json.loads(line)
+                    if said.get("level") in ("error", "critical"):
+                        found[f"{name_of(node)} logs an error: {said['event'].strip()}"] += 1
+        return [f"{what}, {count} times" for what, count in found.items()]
+
+    async def close(self) -> None:
+        for task in self._returning:
+            task.cancel()
+        await asyncio.gather(*self._returning, return_exceptions=True)
         for node in self.all:
             if node.running:
                 node.kill()
@@ -191,7 +213,7 @@ async def running_fleet(
         await made.start()
         yield made
     finally:
-        made.close()
+        await made.close()
 
 
 @contextlib.contextmanager

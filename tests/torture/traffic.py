@@ -387,9 +387,13 @@ class ActionTraffic:
             if known != answer.json()["id"]:
                 self._contradictions.append(f"{ref} was {known} and then {answer.json()['id']}")
 
+    def end(self) -> None:
+        """Has the clients request no more than what they are at."""
+        self._ending = True
+
     async def settle(self, timeout: float = 90.0) -> list[dict[str, Any]]:
         """Requests no more; all actions, once each has ended."""
-        self._ending = True
+        self.end()
         await asyncio.wait_for(asyncio.gather(*self._clients), timeout)
 
         async def unfinished() -> int:
