@@ -21,8 +21,8 @@ class Reader(Protocol):
 
 
 class FeedReader:
-    """Pages, each from the cursor of the one before, `pause` seconds apart. `unavailable` says that 503 may
-    be answered."""
+    """Pages, each from the cursor of the one before, `pause` seconds apart. `unavailable` says that the
+    platform may be unable to answer, which is not for the reader to judge."""
 
     def __init__(
         self, client: httpx2.AsyncClient, limit: int, *, unavailable: bool = False, pause: float = PAUSE
@@ -41,7 +41,7 @@ class FeedReader:
         if self._cursor is not None:
             params["after"] = self._cursor
         answer = await self._client.get("/api/v1/events", params=params)
-        if answer.status_code == 503 and self._unavailable:
+        if answer.status_code >= 500 and self._unavailable:
             await asyncio.sleep(PAUSE_WHILE_DOWN)
             return True
         assert answer.status_code == 200, answer.text
@@ -96,7 +96,7 @@ class StreamReader:
         async with self._client.stream(
             "GET", "/api/v1/events/stream", headers={"Last-Event-ID": self._cursor}, timeout=None
         ) as answer:
-            if answer.status_code == 503:
+            if answer.status_code >= 500:
                 await asyncio.sleep(PAUSE_WHILE_DOWN)
                 return
             assert answer.status_code == 200, answer.status_code

@@ -6,6 +6,7 @@ it move the platform's time.
 
 import asyncio
 import os
+import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -63,10 +64,20 @@ def cursor_skips() -> None:
 
 
 def feed_unlocked() -> None:
-    """Nodes store events at the same time, so positions in the feed do not become visible in their order."""
+    """Events are stored at the same time, some faster than others, so positions in the feed do not become
+    visible in their order."""
+    from sqlalchemy import text
+
     from app.modules.events import service
 
+    tell = service.signal
+
+    def late(session: Any, topic: str) -> None:
+        session.execute(text(f"SELECT pg_sleep({random.uniform(0, 0.05)})"))
+        tell(session, topic)
+
     service.exclusive = lambda session, topic: None
+    service.signal = late
 
 
 def retry_interrupted_once() -> None:
@@ -165,7 +176,10 @@ def _synchronous(mode: str) -> None:
 
 def error_on_full_disk() -> None:
     """What cannot be stored is an internal error."""
+    from app import errors
     from app.modules.webhooks import ingress
+
+    errors.HTTP_STATUS[errors.StorageUnavailable] = 500
 
     answer = ingress._answer
 

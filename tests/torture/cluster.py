@@ -137,7 +137,7 @@ async def kill_the_nodes(bench: Bench) -> list[Verdict]:
 
 def _readers(client: httpx2.AsyncClient, doors: int) -> list[Reader]:
     """As many of each kind as there are doors: a client sends its requests to one after the other."""
-    pages = [FeedReader(client, limit, unavailable=True, pause=PAGES_PAUSE) for limit in (100, 20)[:doors]]
+    pages = [FeedReader(client, limit, unavailable=True, pause=PAGES_PAUSE) for limit in (200, 100)[:doors]]
     return [*pages, *(StreamReader(client) for _ in range(doors))]
 
 

@@ -127,7 +127,7 @@ class Fleet:
         """Waits until every node that runs can store; how long that took."""
         began = time.monotonic()
         for node in self.doors:
-            while self._turns[node].locked() or not await _is_ready(node):
+            while not self._turns[node].locked() and not await _is_ready(node):
                 if time.monotonic() - began > timeout:
                     self.faults.append(f"{name_of(node)} is not ready {timeout:g} s after the database is")
                     return timeout
