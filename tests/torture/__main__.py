@@ -25,15 +25,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scale: Scale = "long" if options.long else "tiny" if options.tiny else "short"
     console = Console()
     console.print(f"seed {options.seed}", highlight=False)
-    outcomes = [
-        run(scenario, scale, options.seed, options.alter, keep=options.keep)
-        for scenario in SCENARIOS
-        if scenario.name in options.only
-    ]
+    outcomes = []
+    for scenario in SCENARIOS:
+        if scenario.name not in options.only:
+            continue
+        try:
+            outcomes.append(run(scenario, scale, options.seed, options.alter, keep=options.keep))
+        except KeyboardInterrupt:
+            print(f"Interrupted in {scenario.name}; this is what was found before it.", file=sys.stderr)
+            break
+        if options.json:  # after each: a run may take hours, and end before its time
+            options.json.write_text(json.dumps(as_json(outcomes, scale, options.seed), indent=2) + "\n")
     print_report(console, outcomes, scale, options.seed)
-    if options.json:
-        options.json.write_text(json.dumps(as_json(outcomes, scale, options.seed), indent=2) + "\n")
-    return 0 if all(outcome.kept for outcome in outcomes) else 1
+    return 0 if all(o.kept for o in outcomes) and len(outcomes) == len(set(options.only)) else 1
 
 
 def run(
