@@ -44,7 +44,7 @@ WRITERS = 6
 READERS = 6
 """Connections of a node that run units; there is one more for appended rows and one for the link."""
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 10.0
 COMMAND_SECONDS = 30.0
 """How long one statement may take until its connection is given up."""
 POOL_SECONDS = 15.0
