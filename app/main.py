@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from app.config import Settings
 from app.errors import StartupError
-from app.infra import failpoints
+from app.infra import failpoints, metrics, tracing
 from app.infra import log as logging_setup
 from app.infra.crypto import decode_master_key, master_key_from_file, write_private
 from app.infra.db import Database
@@ -39,6 +39,7 @@ from app.modules.integrations.refusals import Refusals
 from app.modules.integrations.registration import Registration
 from app.modules.integrations.router import router as integrations_router
 from app.modules.integrations.service import Connections, connections_without_connector, sync_catalogue
+from app.modules.monitoring.endpoint import MetricsEndpoint
 from app.modules.polling.poller import Poller
 from app.modules.polling.router import router as polling_router
 from app.modules.problems import ProblemOut
@@ -161,8 +162,9 @@ async def _open(
         refusals=refusals,
         base_url=base_url,
     )
+    metrics.show_from_the_start(list(registry.integrations))
     ingress = WebhookIngress(
-        api,
+        MetricsEndpoint(api, database),
         database,
         Directory(database, connections),
         refusals,
@@ -294,6 +296,7 @@ class _Server(uvicorn.Server):
 async def serve(settings: Settings, ready: Callable[[Platform, str], None]) -> None:
     """Runs until SIGINT or SIGTERM, then stops in order. `ready` is called once requests are accepted."""
     logging_setup.configure(settings.log_level, settings.log_format)
+    tracing.start(os.environ)
     if armed := failpoints.arm(os.environ):
         log.warning("failpoint_armed", point=armed)
     os.umask(0o077)  # what is stored is nobody else's business
@@ -332,3 +335,4 @@ async def serve(settings: Settings, ready: Callable[[Platform, str], None]) -> N
         await serving
     finally:
         await platform.close()
+        await tracing.stop()

@@ -1,6 +1,7 @@
 """Carries actions out: opens an attempt, calls the connector, records what became of it."""
 
 import asyncio
+import time
 from dataclasses import replace
 
 import orjson
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound, StorageUnavailable
+from app.infra import metrics
 from app.infra.db import Database
 from app.infra.ids import new_id
 from app.infra.place import kind_and_place
@@ -38,6 +40,7 @@ from .attempts import (
     open_attempt,
     wake_blocked,
 )
+from .observed import attempting, note_attempt_closed, write_and_count
 from .schedule import Schedule
 
 log = structlog.get_logger()
@@ -73,24 +76,28 @@ class ActionRunner:
 
     async def start(self) -> None:
         """Call before any work is done: ends what a dead process left open."""
-        lost = await self._database.write(lambda s: abandon_attempts(s, self._queue, [self.owner]))
+        lost = await write_and_count(self._database, lambda s: abandon_attempts(s, self._queue, [self.owner]))
         if lost:
             log.warning("attempts_abandoned", count=lost)
 
     async def run(self, action_id: str) -> None:
         """Tries one action. Safe to call any number of times: the row says what there is to do."""
-        attempt = await self._database.write(
-            lambda s: open_attempt(s, self._queue, self._registry, action_id, self.owner)
+        attempt = await write_and_count(
+            self._database, lambda s: open_attempt(s, self._queue, self._registry, action_id, self.owner)
         )
         if attempt is None:
             return
-        outcome = await self._try(attempt)
+        with attempting(attempt) as note:
+            outcome = await self._try(attempt)
+            note(outcome)
         await self._close(attempt, outcome)
 
     async def sweep(self) -> None:
         """Now and then: ends what has passed its deadline, and wakes what nobody else has woken."""
         while True:
-            while await self._database.write(lambda s: expire_actions(s, SWEEP_BATCH)) == SWEEP_BATCH:
+            while (
+                await write_and_count(self._database, lambda s: expire_actions(s, SWEEP_BATCH)) == SWEEP_BATCH
+            ):
                 pass
             await self._database.write(lambda s: wake_blocked(s, self._queue, self._registry))
             await asyncio.sleep(SWEEP_SECONDS)
@@ -103,12 +110,13 @@ class ActionRunner:
 
         while True:
             try:
-                paused = await self._database.write(unit)
+                paused = await write_and_count(self._database, unit)
             except StorageUnavailable as error:
                 # The effect has happened: what became of it is worth waiting for.
                 log.warning("outcome_not_stored", action=attempt.action_id, reason=error.message)
                 await asyncio.sleep(STORAGE_PAUSE)
             else:
+                note_attempt_closed(attempt, outcome, paused=paused)
                 if paused:
                     log.warning(
                         "connection_paused", connection=attempt.connection_id, reason=outcome.error_code
@@ -122,7 +130,11 @@ class ActionRunner:
             async with self._instances.lease(attempt.connection_id) as lease:
                 if not lease.enabled:
                     return _unsent("refused", "connection_disabled", "The connection is disabled.")
-                return await self._call(attempt, lease.instance, trace)
+                began = time.monotonic()
+                try:
+                    return await self._call(attempt, lease.instance, trace)
+                finally:
+                    metrics.ATTEMPT_SECONDS(attempt.integration).observe(time.monotonic() - began)
         except ConnectionUnusable as error:
             # A connector that is broken now may be mended by the next start; a missing secret is up to
             # somebody.

@@ -8,7 +8,7 @@ and what a repeated poll brings again is recognised by the events' deduplication
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -17,6 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound, StorageUnavailable, TrunklineError
+from app.infra import metrics
 from app.infra.clock import now_ms
 from app.infra.db import Database, Subscription
 from app.infra.failpoints import failpoint
@@ -33,7 +34,8 @@ from app.modules.integrations.instances import Instances, Lease
 from app.modules.integrations.models import Connection
 from app.modules.integrations.service import CHANGED
 from app.modules.webhooks.models import POLL, RECEIVED, Webhook
-from app.modules.webhooks.parse import Origin, Parsed, parse
+from app.modules.webhooks.observed import note_settled, parse_traced
+from app.modules.webhooks.parse import Origin, Parsed
 from app.modules.webhooks.service import Settled, settle
 
 from .models import PollState
@@ -51,6 +53,7 @@ class PollKey:
 
     connection_id: str
     name: str
+    integration: str = field(default="", compare=False)
 
 
 class Poller:
@@ -95,7 +98,7 @@ class Poller:
         wanted = {}
         for row in await self._database.read(lambda session: _enabled(session, polling)):
             for spec in self._registry.integrations[row.integration].connector.polls:
-                wanted[PollKey(row.id, spec.name)] = (spec, row)
+                wanted[PollKey(row.id, spec.name, row.integration)] = (spec, row)
         for key in [key for key in self._tasks if key not in wanted or self._tasks[key].done()]:
             self._tasks.pop(key).cancel()
         for key, (spec, _) in wanted.items():
@@ -148,7 +151,8 @@ class Poller:
         with Watchdog(self._timeout) as watchdog:
             parsed = [await self._parse(lease, row, watchdog) for row in rows]
         failpoint("poll.before_store")
-        await self._database.write(_store(key, rows, parsed, following))
+        batch, made = await self._database.write(_store(key, rows, parsed, following))
+        note_settled(batch, made)
         failpoint("poll.after_store")
         return bool(items)
 
@@ -171,7 +175,7 @@ class Poller:
     async def _parse(self, lease: Lease, row: Webhook, watchdog: Watchdog) -> Parsed:
         request = WebhookRequest(row.method, "", Headers(), row.body, JsonObject())
         origin = Origin(row.id, row.tenant, row.connection_id, row.received_at)
-        return await parse(lease.instance, request, origin, watchdog)
+        return await parse_traced(lease.instance, request, origin, watchdog, polled=True)
 
     async def _failed(self, key: PollKey, error: Exception, failures: int) -> float:
         pause: float = min(FIRST_PAUSE * 2 ** min(failures - 1, 20), LONGEST_PAUSE)
@@ -185,6 +189,7 @@ class Poller:
             code, message = "poll_timeout", "The poll took longer than its deadline."
         else:
             code, message = "connector_error", f"The connector failed with {kind_and_place(error)}."
+        metrics.POLLS_FAILED(key.integration, metrics.code_label(code)).inc()
         log.warning("poll_failed", connection=key.connection_id, poll=key.name, code=code, failures=failures)
         try:
             await self._database.write(_note_failure(key, code, message, failures))
@@ -213,19 +218,21 @@ def _state(session: Session, key: PollKey) -> PollState:
 
 def _store(
     key: PollKey, rows: list[Webhook], parsed: list[Parsed], cursor: str | None
-) -> Callable[[Session], None]:
-    """Items, events and cursor in one transaction."""
+) -> Callable[[Session], tuple[list[Settled], int]]:
+    """Items, events and cursor in one transaction; what became of the items, and how many events are new."""
 
-    def unit(session: Session) -> None:
+    def unit(session: Session) -> tuple[list[Settled], int]:
         session.add_all(rows)
         session.flush()
-        settle(
-            session,
-            [Settled(row.seq, False, p.events, p.failure) for row, p in zip(rows, parsed, strict=True)],
-        )
+        batch = [
+            Settled(row.seq, False, p.events, p.failure, row.integration, p.span)
+            for row, p in zip(rows, parsed, strict=True)
+        ]
+        made = settle(session, batch)
         state = _state(session, key)
         state.cursor, state.polled_at, state.failures = cursor, now_ms(), 0
         state.error_code = state.error = None
+        return batch, made
 
     return unit
 

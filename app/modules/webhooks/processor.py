@@ -23,7 +23,8 @@ from app.infra.watchdog import Watchdog
 from app.integrations.requests import Reply
 from app.modules.integrations.instances import ConnectionUnusable, Instances, Lease
 
-from .parse import Failure, Parsed, parse
+from .observed import note_settled, parse_traced
+from .parse import Failure, Parsed
 from .service import (
     TOPIC,
     Settled,
@@ -191,28 +192,33 @@ class Processor:
         be stored does not keep the others waiting for ever."""
         failpoint("processor.before_settle")
         try:
-            await self._database.write(lambda session: settle(session, batch))
+            made = await self._database.write(lambda session: settle(session, batch))
         except StorageUnavailable:
             raise
         except Exception:
             log.exception("settling_failed", webhooks=len(batch))
             for one in batch:
                 await self._settle_alone(one)
+        else:
+            note_settled(batch, made)
         failpoint("processor.after_settle")
 
     async def _settle_alone(self, one: Settled) -> None:
         try:
-            await self._database.write(lambda session: settle(session, [one]))
+            made = await self._database.write(lambda session: settle(session, [one]))
         except StorageUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, this webhook has to leave the line
             message = f"Its events could not be stored ({type(error).__name__})."
             failed = replace(one, events=(), failure=Failure("not_storable", message))
             await self._database.write(lambda session: settle(session, [failed]))
+            note_settled([failed], 0)
+        else:
+            note_settled([one], made)
 
     async def _parse(self, lease: Lease, row: Waiting, watchdog: Watchdog, *, inline: bool = False) -> Parsed:
         request = request_of(row, lease.integration.connector.body, self._base_url())
-        return await parse(lease.instance, request, origin_of(row), watchdog, inline=inline)
+        return await parse_traced(lease.instance, request, origin_of(row), watchdog, inline=inline)
 
 
 def _unusable(error: ConnectionUnusable | NotFound) -> Parsed:
@@ -220,4 +226,4 @@ def _unusable(error: ConnectionUnusable | NotFound) -> Parsed:
 
 
 def _settled(row: Waiting, parsed: Parsed) -> Settled:
-    return Settled(row.seq, row.tries > 0, parsed.events, parsed.failure)
+    return Settled(row.seq, row.tries > 0, parsed.events, parsed.failure, row.integration, parsed.span)
