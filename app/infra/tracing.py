@@ -48,7 +48,7 @@ class Tracing:
 
     def __init__(self, provider: "TracerProvider") -> None:
         self._provider = provider
-        self._tracer = provider.get_tracer("trunkline")
+        self.tracer = provider.get_tracer("trunkline")
 
     def first(
         self, identifier: str, name: str, kind: SpanKind, attributes: Attributes, began_ns: int | None = None
@@ -59,7 +59,7 @@ class Tracing:
             return None
         token = _given_id.set(trace_id)
         try:
-            return self._tracer.start_span(
+            return self.tracer.start_span(
                 name, context=Context(), kind=kind, attributes=attributes, start_time=began_ns
             )
         finally:
@@ -73,7 +73,7 @@ class Tracing:
         flags = TraceFlags(TraceFlags.SAMPLED)
         parent = SpanContext(trace_id, _first_span_id(trace_id), is_remote=True, trace_flags=flags)
         context = trace.set_span_in_context(NonRecordingSpan(parent), Context())
-        return self._tracer.start_span(name, context=context, kind=kind, attributes=attributes)
+        return self.tracer.start_span(name, context=context, kind=kind, attributes=attributes)
 
     def _samples(self, trace_id: int) -> bool:
         from opentelemetry.sdk.trace.sampling import Decision
@@ -173,7 +173,6 @@ def _provider() -> "TracerProvider":
     resource = Resource.create({"service.name": "trunkline"}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource, id_generator=Ids(), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    trace.set_tracer_provider(provider)
     return provider
 
 

@@ -1,25 +1,38 @@
-"""The span of one exchange with a provider, inside whatever is being traced.
+"""The span of each exchange with a provider, inside whatever is being traced.
 
 Method, host and status: no path and no query, because some providers carry the credential there, and nothing
-that an exception says.
+that an exception says. The tracer comes with the context and not from the process-wide provider: that would
+wake the instrumentation that libraries bring along, which records paths, queries and what exceptions say.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import httpx2
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode, Tracer
 
-_tracer = trace.get_tracer("trunkline")
+_current_tracer: ContextVar[Tracer | None] = ContextVar("current_tracer", default=None)
+
+
+@contextmanager
+def traced(tracer: Tracer, span: Span) -> Iterator[None]:
+    """Exchanges in this block belong to the span."""
+    token = _current_tracer.set(tracer)
+    try:
+        with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+            yield
+    finally:
+        _current_tracer.reset(token)
 
 
 @contextmanager
 def exchange_span(request: httpx2.Request) -> Iterator[Span]:
     """The current span while the request is under way; one that records nothing unless there is a trace."""
-    around = trace.get_current_span()
-    if not around.is_recording():
-        yield around
+    tracer = _current_tracer.get()
+    if tracer is None:
+        yield INVALID_SPAN
         return
     attributes: dict[str, str | int] = {
         "http.request.method": request.method,
@@ -27,7 +40,7 @@ def exchange_span(request: httpx2.Request) -> Iterator[Span]:
     }
     if request.url.port is not None:
         attributes["server.port"] = request.url.port
-    with _tracer.start_as_current_span(
+    with tracer.start_as_current_span(
         request.method,
         kind=SpanKind.CLIENT,
         attributes=attributes,

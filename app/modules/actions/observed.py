@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
-from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from sqlalchemy.orm import Session
 
 from app.infra import metrics, tracing
 from app.infra.db import Database, Unit
+from app.integrations.exchange import traced
 
 from .attempts import ENDED, OpenAttempt, Outcome
 
@@ -44,17 +44,20 @@ def note_requested(action_id: str, type: str, integration: str, connection_id: s
 @contextmanager
 def attempting(attempt: OpenAttempt) -> Iterator[Note]:
     """The span of one attempt; what is yielded is told how it ended."""
+    active = tracing.active
     span = None
-    if tracing.active is not None:
-        attributes = _attributes(
-            attempt.action_id, attempt.type, attempt.integration, attempt.connection_id
-        ) | {"trunkline.attempt.number": attempt.number}
-        span = tracing.active.following(attempt.action_id, "action attempt", SpanKind.INTERNAL, attributes)
-    if span is None:
+    if active is not None:
+        about = _attributes(attempt.action_id, attempt.type, attempt.integration, attempt.connection_id)
+        about["trunkline.attempt.number"] = attempt.number
+        span = active.following(attempt.action_id, "action attempt", SpanKind.INTERNAL, about)
+    if active is None or span is None:
         yield lambda outcome: None
         return
-    with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
-        yield partial(_note, span)
+    try:
+        with traced(active.tracer, span):
+            yield partial(_note, span)
+    finally:
+        span.end()
 
 
 def note_attempt_closed(attempt: OpenAttempt, outcome: Outcome, *, paused: bool) -> None:

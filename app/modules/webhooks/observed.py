@@ -3,12 +3,12 @@
 import time
 from collections.abc import Coroutine, Sequence
 
-from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
 
 from app.infra import metrics, tracing
 from app.infra.watchdog import Watchdog
 from app.integrations.base import BaseIntegration
+from app.integrations.exchange import traced
 from app.integrations.requests import WebhookRequest
 
 from .parse import Origin, Parsed, parse
@@ -47,11 +47,11 @@ def parse_traced(
     attributes = _attributes(origin.webhook_id, instance.key, origin.connection_id)
     span = begin(origin.webhook_id, "webhook process", SpanKind.CONSUMER, attributes)
     parsing = parse(instance, request, origin, watchdog, inline=inline)
-    return parsing if span is None else _in_span(span, parsing)
+    return parsing if span is None else _in_span(tracing.active.tracer, span, parsing)
 
 
-async def _in_span(span: Span, parsing: Coroutine[None, None, Parsed]) -> Parsed:
-    with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+async def _in_span(tracer: Tracer, span: Span, parsing: Coroutine[None, None, Parsed]) -> Parsed:
+    with traced(tracer, span):
         parsed = await parsing
     parsed.span = span
     return parsed
