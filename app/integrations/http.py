@@ -24,6 +24,7 @@ import httpcore2
 import httpx2
 
 from .errors import AuthenticationFailed, NotSent, ProviderError, RateLimited, Rejected, Unavailable
+from .exchange import exchange_span, note_answer
 from .guard import GuardedTransport
 
 # At INFO it logs every URL, and some providers carry the credential in it.
@@ -254,7 +255,9 @@ class ConnectorHttp:
                 hopeless=True,
             ) from None
         try:
-            response = await self._client.send(request)
+            with exchange_span(request) as span:
+                response = await self._client.send(request)
+                note_answer(span, response.status_code)
         except httpx2.HTTPError as error:
             raise self._fault(error, trace) from None
         trace.answered(response.status_code)

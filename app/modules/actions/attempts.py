@@ -63,6 +63,9 @@ OPEN = "open"
 
 IDEMPOTENT, CHECKABLE = "idempotent", "checkable"
 
+ENDED = "trunkline.actions_ended"
+"""Under this the session holds integration and state of each action that its unit has ended."""
+
 Verdict = Literal["succeeded", "refused", "not_done", "ambiguous"]
 
 _ATTEMPT_STATE: dict[Verdict, str] = {
@@ -110,6 +113,7 @@ class OpenAttempt:
     owner: str
     ask_first: bool
     """Whether the provider has to be asked if an earlier try has done it."""
+    integration: str
 
 
 def open_attempt(
@@ -138,7 +142,9 @@ def open_attempt(
     row.state, row.owner, row.waiting, row.attempts = RUNNING, owner, None, row.attempts + 1
     session.add(Attempt(action_id=row.id, number=row.attempts, owner=owner, state=OPEN, started_at=now))
     ask_first = row.effect == CHECKABLE and row.ambiguous
-    return OpenAttempt(row.id, row.attempts, row.connection_id, row.type, row.payload, owner, ask_first)
+    return OpenAttempt(
+        row.id, row.attempts, row.connection_id, row.type, row.payload, owner, ask_first, row.integration
+    )
 
 
 def _wait(session: Session, queue: WorkQueue, row: ActionRow, shut: Closed, pause_code: str | None) -> None:
@@ -244,7 +250,13 @@ def _finish(session: Session, row: ActionRow, state: str, now: int) -> None:
     row.state, row.owner, row.waiting, row.finished_at = state, None, None, now
     if state == SUCCEEDED:
         row.ambiguous = False
+    note_end(session, row)
+
+
+def note_end(session: Session, row: ActionRow) -> None:
+    """Wakes who waits for the action, and has its end counted."""
     signal(session, finished_topic(row.id))
+    session.info.setdefault(ENDED, []).append((row.integration, row.state))
 
 
 def _expire(session: Session, row: ActionRow, now: int) -> None:

@@ -22,6 +22,7 @@ from .attempts import finished_topic, wake_blocked
 from .deps import QueueDep, RegistryDep, ScheduleDep
 from .gates import end_pause, gate_of, limits_of, running, state_of, waiting
 from .models import ActionRow, Gate
+from .observed import note_requested, write_and_count
 from .schemas import (
     ActionOut,
     ActionRequest,
@@ -74,9 +75,9 @@ async def request_action(
     A repeated Idempotency-Key with the same body answers with the first action, in whatever state it is.
     """
 
-    def create(session: Session) -> str:
+    def create(session: Session) -> tuple[ActionRow, bool]:
         connection = get_connection(session, caller.tenant, connection_id)
-        row, _ = create_action(
+        return create_action(
             session,
             queue,
             registry,
@@ -88,9 +89,11 @@ async def request_action(
             run_at=_milliseconds(body.run_at),
             deadline=_milliseconds(body.deadline),
         )
-        return row.id
 
-    action_id = await database.write(create)
+    row, is_new = await database.write(create)
+    action_id = row.id
+    if is_new:
+        note_requested(action_id, row.type, row.integration, row.connection_id)
     wait = _wait_seconds(prefer)
 
     def show(session: Session) -> ActionOut | None:
@@ -162,7 +165,7 @@ async def cancel(action_id: str, database: DatabaseDep, caller: CallerDep) -> Ac
         cancel_action(session, row)
         return ActionOut.of(row, attempts_of(session, [row.id])[row.id])
 
-    return await database.write(unit)
+    return await write_and_count(database, unit)
 
 
 @router.post("/actions/{action_id}/retry", status_code=202, summary="Try an action again")

@@ -1,6 +1,7 @@
 """Carries actions out: opens an attempt, calls the connector, records what became of it."""
 
 import asyncio
+import time
 from dataclasses import replace
 
 import orjson
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound, StorageUnavailable
+from app.infra import metrics
 from app.infra.db import Database
 from app.infra.failpoints import failpoint
 from app.infra.nodes import Nodes
@@ -39,6 +41,7 @@ from .attempts import (
     open_attempt,
     wake_blocked,
 )
+from .observed import attempting, note_attempt_closed, write_and_count
 from .schedule import Schedule
 
 log = structlog.get_logger()
@@ -79,19 +82,24 @@ class ActionRunner:
 
     async def adopt(self) -> None:
         """Ends what dead processes left open."""
-        lost = await self._database.write(lambda s: abandon_attempts(s, self._queue, self._nodes.living(s)))
+        lost = await write_and_count(
+            self._database, lambda s: abandon_attempts(s, self._queue, self._nodes.living(s))
+        )
         if lost:
             log.warning("attempts_abandoned", count=lost)
 
     async def run(self, action_id: str) -> None:
         """Tries one action. Safe to call any number of times: the row says what there is to do."""
-        attempt = await self._database.write(
-            lambda s: open_attempt(s, self._queue, self._registry, action_id, self._nodes.id)
+        attempt = await write_and_count(
+            self._database,
+            lambda s: open_attempt(s, self._queue, self._registry, action_id, self._nodes.id),
         )
         if attempt is None:
             return
         failpoint("action.opened")
-        outcome = await self._try(attempt)
+        with attempting(attempt) as note:
+            outcome = await self._try(attempt)
+            note(outcome)
         failpoint("action.answered")
         await self._close(attempt, outcome)
         failpoint("action.closed")
@@ -99,7 +107,9 @@ class ActionRunner:
     async def sweep(self) -> None:
         """Now and then: ends what has passed its deadline, and wakes what nobody else has woken."""
         while True:
-            while await self._database.write(lambda s: expire_actions(s, SWEEP_BATCH)) == SWEEP_BATCH:
+            while (
+                await write_and_count(self._database, lambda s: expire_actions(s, SWEEP_BATCH)) == SWEEP_BATCH
+            ):
                 pass
             await self._database.write(lambda s: wake_blocked(s, self._queue, self._registry))
             await asyncio.sleep(SWEEP_SECONDS)
@@ -110,12 +120,13 @@ class ActionRunner:
 
         while True:
             try:
-                paused = await self._database.write(unit)
+                paused = await write_and_count(self._database, unit)
             except StorageUnavailable as error:
                 # The effect has happened: what became of it is worth waiting for.
                 log.warning("outcome_not_stored", action=attempt.action_id, reason=error.message)
                 await asyncio.sleep(STORAGE_PAUSE)
             else:
+                note_attempt_closed(attempt, outcome, paused=paused)
                 if paused:
                     log.warning(
                         "connection_paused", connection=attempt.connection_id, reason=outcome.error_code
@@ -129,7 +140,11 @@ class ActionRunner:
             async with self._instances.lease(attempt.connection_id) as lease:
                 if not lease.enabled:
                     return _unsent("refused", "connection_disabled", "The connection is disabled.")
-                return await self._call(attempt, lease.instance, trace)
+                began = time.monotonic()
+                try:
+                    return await self._call(attempt, lease.instance, trace)
+                finally:
+                    metrics.ATTEMPT_SECONDS(attempt.integration).observe(time.monotonic() - began)
         except ConnectionUnusable as error:
             # A connector that is broken now may be mended by the next start; a missing secret is up to
             # somebody.

@@ -27,7 +27,7 @@ from app.integrations.models import Action
 from app.integrations.registry import Registry
 from app.modules.integrations.models import Connection
 
-from .attempts import IDEMPOTENT, finished_topic
+from .attempts import IDEMPOTENT, finished_topic, note_end
 from .gates import RUN
 from .models import CANCELLED, FAILED, FINISHED, FOR_TIME, QUEUED, SUCCEEDED, UNKNOWN, ActionRow, Attempt
 from .schedule import Schedule
@@ -204,7 +204,7 @@ def cancel_action(session: Session, row: ActionRow) -> None:
     if row.ambiguous:
         row.state = UNKNOWN
         row.warning = "Cancelled, so it is not tried again; but an earlier try may have had its effect."
-    signal(session, finished_topic(row.id))
+    note_end(session, row)
 
 
 def retry_action(session: Session, queue: WorkQueue, schedule: Schedule, row: ActionRow) -> None:
