@@ -125,14 +125,20 @@ def wake_waiting(session: Session, queue: WorkQueue, gate: Gate, limits: Limits)
 
 def end_pause(session: Session, gate: Gate) -> None:
     """Opens a closed gate. What waited for that waits for a slot now, so that not all of it comes at once."""
-    gate.paused_until = gate.next_at = gate.outages = 0
+    gate.paused_until = gate.outages = 0
     gate.pause_code = None
+    forget_turns(session, gate, FOR_PROVIDER, FOR_RATE)
+
+
+def forget_turns(session: Session, gate: Gate, *waiting: str) -> None:
+    """Has those that wait for a time by what was in force until now ask anew, as slots come free."""
+    gate.next_at = 0
     session.execute(
         update(ActionRow)
         .where(
             ActionRow.connection_id == gate.connection_id,
             ActionRow.state == QUEUED,
-            ActionRow.waiting == FOR_PROVIDER,
+            ActionRow.waiting.in_(waiting),
         )
         .values(waiting=FOR_SLOT, run_at=now_ms())
         .execution_options(synchronize_session=False)
@@ -162,7 +168,9 @@ def waiting(session: Session, connection_id: str) -> int:
 
 def blocked_connections(session: Session) -> list[str]:
     """Connections with actions that wait for a slot."""
-    return list(session.scalars(select(ActionRow.connection_id).where(BLOCKED).distinct()))
+    found = select(ActionRow.connection_id).where(BLOCKED).distinct()
+    # In one order everywhere: whoever looks after them holds the gate of each.
+    return list(session.scalars(found.order_by(ActionRow.connection_id)))
 
 
 GateState = Literal["open", "paused", "trying"]

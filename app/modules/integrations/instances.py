@@ -52,6 +52,10 @@ class Lease:
     def __repr__(self) -> str:
         return f"Lease({self.connection_id})"
 
+    def told(self, error: ProviderError) -> ProviderError:
+        """The error as it may be stored and shown: a connector may have quoted anything."""
+        return self._http.told(error)
+
 
 class Instances:
     """Builds, shares and retires connector instances. An instance is closed once nobody uses it."""
@@ -82,9 +86,7 @@ class Instances:
         try:
             yield lease
         except ProviderError as error:
-            # It is going to be stored and shown, and a connector may have quoted anything.
-            error.args = (lease._http.redacted(str(error)),)
-            raise
+            raise lease.told(error) from None
         finally:
             lease._users -= 1
             if lease._retired and lease._users == 0:
@@ -156,6 +158,12 @@ class Instances:
         if current and current.version == row.config_version and current.secrets == secrets:
             current.enabled = row.enabled
             return current
+        if missing and row.deleted_at is not None:
+            raise ConnectionUnusable(
+                "The connection has been deleted.",
+                code="connection_disabled",
+                remedy="What it was to do can be asked of another one.",
+            )
         if missing:
             raise ConnectionUnusable(
                 f"The connection has no value for the secret {', '.join(missing)}.",
