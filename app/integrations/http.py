@@ -100,8 +100,8 @@ class AttemptTrace:
         ended."""
         if self._ended:
             raise NotSent(
-                "This was asked for by an attempt that had ended, so it was not sent: what a handler starts, it "
-                "has to wait for, within its time."
+                "This was asked for by an attempt that had ended, so it was not sent: what a handler starts, "
+                "it has to wait for, within its time."
             )
         self.effects += 1
         self.last_counts = True

@@ -96,7 +96,7 @@ class World:
         attempt = self.opened()
         outcome = self.carried_out(attempt)
         self.owner += 1
-        assert self.unit(lambda s: self.abandon(s)) == 1
+        assert self.unit(self.abandon) == 1
         if self.chance.random() < 0.5:
             self.lost.append((attempt, outcome))
 

@@ -193,7 +193,7 @@ def close_attempt(
 
 
 def _stay_ended(session: Session, row: ActionRow, outcome: Outcome, now: int) -> None:
-    """Meanwhile it was cancelled or given up, as its warning says: knowing better is no reason to try again."""
+    """Meanwhile it was cancelled or given up, as its warning says: to know better is no reason to try it."""
     row.error_code, row.error = outcome.error_code, outcome.error
     if row.ambiguous:
         return

@@ -37,7 +37,7 @@ def _in_utc(value: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_in_utc)]
-"""A time as callers write it. A number is none: it would be taken for seconds or for milliseconds by its size."""
+"""A time as callers write it. A number is none: by its size it would be taken for seconds or milliseconds."""
 
 
 class ActionRequest(BaseModel):

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from app.errors import Conflict, NotFound
 from app.infra.crypto import CannotOpen
 from app.infra.db import Database
+from app.infra.deadline import within
 from app.infra.place import kind_and_place
 from app.integrations.base import BaseIntegration, call
 from app.integrations.errors import ProviderError
@@ -203,8 +204,7 @@ class Instances:
 
 async def _close(lease: Lease) -> None:
     try:
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await call(lease.instance.aclose)
+        await within(CLOSE_SECONDS, call(lease.instance.aclose))
     except Exception as error:  # noqa: BLE001 - a connector's farewell stops nothing
         log.warning("connector_close_failed", connection=lease.connection_id, error=type(error).__name__)
     await lease._http.aclose()
