@@ -242,9 +242,9 @@ async def _work_in_progress(it: Populated) -> None:
     await it.until(asked, lambda number: number == 5)
     for number in range(3):
         await it.act("narrow", f"for the slot {number}")
-    await it.act("courier", "retried", "put", fates=["outage", "reset", "outage"])
+    await it.act("courier", "retried", "put", fates=["outage", "reset"])
     await it.act("courier", "soon", run_at=datetime.now(UTC) + timedelta(seconds=1))
-    await it.act("courier", "a bit later", run_at=datetime.now(UTC) + timedelta(seconds=9))
+    await it.act("courier", "a bit later", run_at=datetime.now(UTC) + timedelta(seconds=6))
 
     async def blocked() -> Any:
         return [(await it.action(f"for the slot {number}"))["waiting"] for number in range(3)]

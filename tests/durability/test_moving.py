@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,13 @@ import asyncpg
 import httpx2
 import pytest
 
+from app.config import Settings
+from app.errors import StartupError
+from app.main import open_platform
+from tests.cli.conftest import Ran, Trunkline
+from tests.support.connectors import OpenConnector
 from tests.support.faults import action_faults, feed_faults, order_faults
-from tests.support.platform import eventually
+from tests.support.platform import eventually, registry_of, running_platform
 from tests.support.postgres import PASSWORD, PostgresServer
 from tests.support.process import PlatformProcess, platform_process, walk
 from tests.support.specification import ROOT
@@ -33,35 +39,29 @@ STAYING = {"alembic_version", "work", "moved", "sqlite_sequence"}
 # The command.
 
 
-def environment(url: str | None) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}
-    return clean | ({"TRUNKLINE_DATABASE_URL": url} if url else {})
-
-
-def begin(folder: Path, url: str | None, *arguments: str) -> subprocess.Popen[str]:
+def begin(folder: Path, url: str, *arguments: str) -> subprocess.Popen[str]:
+    """In a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "app", "migrate-data", "--data-dir", str(folder), *arguments],
         cwd=ROOT,
-        env=environment(url),
+        env=os.environ | {"TRUNKLINE_DATABASE_URL": url},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-async def move(folder: Path, url: str | None, *arguments: str) -> tuple[int, str, str]:
-    """Runs the command to its end: exit code, output, errors."""
-    process = begin(folder, url, *arguments)
-    out, errors = await asyncio.to_thread(process.communicate, timeout=90)
-    assert PASSWORD not in out + errors
-    return process.returncode, out, errors
+async def move(folder: Path, url: str, *arguments: str) -> Ran:
+    """In this process, which is quicker."""
+    command = Trunkline({"TRUNKLINE_DATABASE_URL": url})
+    ran = await asyncio.to_thread(command, "migrate-data", "--data-dir", str(folder), *arguments)
+    assert PASSWORD not in ran.stdout + ran.stderr
+    return ran
 
 
-async def moved(folder: Path, url: str, *arguments: str) -> dict[str, Any]:
-    """Runs the command, which succeeds; its report."""
-    code, out, errors = await move(folder, url, "--json", *arguments)
-    assert code == 0, errors
-    report: dict[str, Any] = json.loads(out)
+async def moved(folder: Path, url: str) -> dict[str, Any]:
+    """Its report, once it has succeeded."""
+    report: dict[str, Any] = (await move(folder, url, "--json")).json
     assert {table["different"] for table in report["tables"]} == {0}
     return report
 
@@ -125,7 +125,11 @@ async def test_a_populated_platform_is_moved_and_goes_on_where_it_was(
         before = rows_of(file)
         assert_every_state_is_there(before)
 
-        report = await moved(it.platform.data_dir, empty_postgres)
+        mover = begin(it.platform.data_dir, empty_postgres, "--json")
+        out, errors = await asyncio.to_thread(mover.communicate, timeout=60)
+        assert mover.returncode == 0, errors
+        assert PASSWORD not in out + errors
+        report = json.loads(out)
         assert report["moved"]
         assert report["master_key"] == str(it.platform.data_dir / "master.key")
 
@@ -282,44 +286,25 @@ async def access_goes_on(it: Populated) -> None:
     assert [(s["name"], s["version"]) for s in versions["items"]] == [("signing_secret", 2)]
 
 
-# Interrupted, and refused.
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder of a platform that has received something, and was stopped."""
-    folder = tmp_path_factory.mktemp("small") / "data"
-
-    async def fill() -> None:
-        async with platform_process(folder, connectors=ROOT / "tests/torture/connectors") as platform:
-            async with platform.client() as client:
-                made = await client.post("/api/v1/connections", json={"integration": "signed"})
-                body = {"integration": "stalled", "settings": {"gate": str(folder / "none")}}
-                url = (await client.post("/api/v1/connections", json=body)).json()["webhook_url"]
-                assert made.status_code == 201
-                for number in range(3):
-                    await client.post(url, json={"id": f"n{number}"})
-
-                async def events() -> int:
-                    return len((await client.get("/api/v1/events")).json()["items"])
-
-                await eventually(events, lambda count: count == 3)
-            assert await platform.stop() == 0
-
-    asyncio.run(fill())
-    return folder
+# Interrupted.
 
 
 @pytest.fixture
-def folder(small: Path, tmp_path: Path) -> Path:
-    """A copy of it for this test."""
-    import shutil
+async def folder(tmp_path: Path) -> Path:
+    """The data folder of a platform that has received three things, and was stopped."""
+    data = tmp_path / "data"
+    async with running_platform(data, OpenConnector) as running:
+        url = (await running.connect("open"))["webhook_url"]
+        for number in range(3):
+            assert (await running.client.post(url, json={"id": f"n{number}"})).status_code == 200
+        await running.feed_of(3)
+    return data
 
-    return Path(shutil.copytree(small, tmp_path / "data"))
 
-
-def serve(folder: Path, **settings: Any) -> PlatformProcess:
-    return PlatformProcess(folder, connectors=ROOT / "tests/torture/connectors", **settings)
+async def refuses_to_open(folder: Path, words: str) -> None:
+    with pytest.raises(StartupError, match=words) as refused:
+        await open_platform(Settings(data_dir=folder), lambda: "http://127.0.0.1", registry_of(OpenConnector))
+    assert "migrate-data --undo" in refused.value.remedy
 
 
 async def count(url: str, table: str) -> int:
@@ -341,207 +326,87 @@ HELD_UP = """
 """
 
 
-async def begun_and_held_up(folder: Path, url: str, link: Any) -> subprocess.Popen[str]:
-    """A move that has copied some tables and waits at the events until `link` lets go."""
-    await link.execute(HELD_UP)
-    await link.execute("SELECT pg_advisory_lock(4242)")
-    mover = begin(folder, url)
+@dataclass
+class HeldUp:
+    """A move that has copied some tables and waits at the events, until it is let go."""
 
-    async def waiting() -> int:
-        return int(
-            await link.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
-        )
+    mover: subprocess.Popen[str]
+    link: Any
 
-    await eventually(waiting, lambda number: number == 1, PATIENCE)
-    return mover
+    @classmethod
+    async def begin(cls, folder: Path, url: str) -> "HeldUp":
+        link = await asyncpg.connect(url)
+        await link.execute(HELD_UP)
+        await link.execute("SELECT pg_advisory_lock(4242)")
+        mover = begin(folder, url)
+
+        async def waiting() -> int:
+            there = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            return int(await link.fetchval(there))
+
+        await eventually(waiting, lambda number: number == 1, PATIENCE)
+        return cls(mover, link)
+
+    def kill(self) -> None:
+        self.mover.kill()
+        self.mover.communicate()
+
+    async def let_go(self) -> None:
+        await self.link.execute("SELECT pg_advisory_unlock(4242)")
+
+    async def clear(self) -> None:
+        """The database as it was before, but for what was moved."""
+        await self.link.execute("DROP TRIGGER held_up ON events")
+        await self.link.close()
 
 
 async def test_a_kill_in_the_middle_leaves_nothing_there_and_it_is_moved_again(
-    folder: Path, postgres: PostgresServer
+    folder: Path, migrated_postgres: str
 ) -> None:
-    url = postgres.create_database(template=postgres.migrated())
-    link = await asyncpg.connect(url)
-    mover = await begun_and_held_up(folder, url, link)
-    mover.kill()
-    mover.communicate()
-    await refuses_to_start(serve(folder), "was begun at")
-    await link.execute("SELECT pg_advisory_unlock(4242)")
-    assert await eventually(lambda: count(url, "api_keys"), lambda number: number == 0) == 0
-    await link.execute("DROP TRIGGER held_up ON events")
-    report = await moved(folder, url)
-    assert report["copied"]
-    assert await count(url, "events") == 3
-    await link.close()
+    held_up = await HeldUp.begin(folder, migrated_postgres)
+    held_up.kill()
+    await refuses_to_open(folder, "was begun at")
+    await held_up.let_go()
+    await held_up.clear()  # waits for its locks
+    assert await count(migrated_postgres, "api_keys") == 0
+    assert (await moved(folder, migrated_postgres))["copied"]
+    assert await count(migrated_postgres, "events") == 3
 
 
-async def test_a_kill_right_after_the_commit_is_found_out(folder: Path, postgres: PostgresServer) -> None:
-    url = postgres.create_database(template=postgres.migrated())
-    link = await asyncpg.connect(url)
-    mover = await begun_and_held_up(folder, url, link)
-    with closing(sqlite3.connect(folder / "trunkline.db", isolation_level=None)) as held:
-        held.execute("BEGIN IMMEDIATE")  # so that it cannot note that it is done
-        await link.execute("SELECT pg_advisory_unlock(4242)")
-        await eventually(lambda: count(url, "events"), lambda number: number == 3)
-        mover.kill()
-        mover.communicate()
-    await link.execute("DROP TRIGGER held_up ON events")
-    await refuses_to_start(serve(folder), "was begun at")
-    report = await moved(folder, url)
+async def test_a_kill_right_after_the_commit_is_found_out(folder: Path, migrated_postgres: str) -> None:
+    held_up = await HeldUp.begin(folder, migrated_postgres)
+    with closing(sqlite3.connect(folder / "trunkline.db", isolation_level=None)) as file:
+        file.execute("BEGIN IMMEDIATE")  # so that it cannot note that it is done
+        await held_up.let_go()
+        await eventually(lambda: count(migrated_postgres, "events"), lambda number: number == 3, PATIENCE)
+        held_up.kill()
+    await held_up.clear()
+    await refuses_to_open(folder, "was begun at")
+    report = await moved(folder, migrated_postgres)
     assert (report["moved"], report["copied"]) == (True, False)
-    await refuses_to_start(serve(folder), "was moved to")
+    await refuses_to_open(folder, "was moved to")
 
-    # Once a platform has been at work there, nothing is said to be the same any more.
-    node = serve(folder, database_url=url, node_timeout=NODE_TIMEOUT)
-    await node.start()
-    assert await node.stop() == 0
-    async with node_of(node) as client:
-        assert client is not None
-    await link.execute("DELETE FROM events WHERE seq = 2")
-    code, _, errors = await move(folder, url)
-    assert code == 1
-    assert "have changed since" in errors
-    await link.close()
-
-
-def node_of(node: PlatformProcess) -> httpx2.AsyncClient:
-    return node.client()
+    # Once a platform has been at work there, it is not taken for an interrupted move.
+    key = (folder / "master.key").read_text()
+    options = {"database_url": migrated_postgres, "master_key": key, "node_timeout": NODE_TIMEOUT}
+    async with running_platform(folder, OpenConnector, **options) as running:
+        await running.connect("open")
+    again = await move(folder, migrated_postgres)
+    assert again.exit_code == 1
+    assert "have changed since" in again.stderr
+    assert await count(migrated_postgres, "connections") == 2
 
 
 async def test_a_server_that_goes_away_leaves_the_file_as_it_was(folder: Path) -> None:
     server = PostgresServer()
     try:
-        url = server.create_database(template=server.migrated())
-        link = await asyncpg.connect(url)
-        mover = await begun_and_held_up(folder, url, link)
+        held_up = await HeldUp.begin(folder, server.create_database(template=server.migrated()))
         await asyncio.to_thread(server.stop)
-        out, errors = await asyncio.to_thread(mover.communicate, timeout=60)
-        assert mover.returncode == 1
+        out, errors = await asyncio.to_thread(held_up.mover.communicate, timeout=60)
+        assert held_up.mover.returncode == 1
         assert "Nothing was moved" in errors
         assert PASSWORD not in out + errors
-        platform = serve(folder)
-        await platform.start()
-        assert await platform.stop() == 0
     finally:
         server.close()
-
-
-async def test_a_platform_at_work_is_not_moved(folder: Path, empty_postgres: str) -> None:
-    platform = serve(folder)
-    await platform.start()
-    code, _, errors = await move(folder, empty_postgres)
-    assert await platform.stop() == 0
-    assert code == 1
-    assert f"Another process (pid {platform.pid}) already uses the data folder" in errors
-
-
-async def test_a_file_that_was_moved_can_be_taken_up_again(folder: Path, empty_postgres: str) -> None:
-    await moved(folder, empty_postgres)
-    for command in (["migrate"], ["keys", "recover"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "app", *command, "--data-dir", str(folder)],
-            cwd=ROOT,
-            env=environment(None),
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        assert (done.returncode, "was moved to" in done.stderr) == (1, True), done.stderr
-    code, out, _ = await move(folder, None, "--undo")
-    assert code == 0
-    assert "can be started again" in out
-    assert "would be sent from both" in " ".join(out.split())
-    code, out, _ = await move(folder, None, "--undo")
-    assert "was not marked as moved" in out
-    platform = serve(folder)
-    await platform.start()
-    async with platform.client() as client:
-        assert len((await client.get("/api/v1/events")).json()["items"]) == 3
-    assert await platform.stop() == 0
-
-
-async def test_what_cannot_be_moved_to_is_said_and_nothing_changes(
-    folder: Path, tmp_path: Path, postgres: PostgresServer, empty_postgres: str
-) -> None:
-    before = rows_of(folder / "trunkline.db")
-    used = postgres.create_database(template=postgres.migrated())
-    link = await asyncpg.connect(used)
-    await link.execute("INSERT INTO tenants (name, created_at) VALUES ('somebody', 1)")
-    await link.close()
-    newer = postgres.create_database(template=postgres.migrated())
-    link = await asyncpg.connect(newer)
-    await link.execute("UPDATE alembic_version SET version_num = '9999'")
-    await link.close()
-    foreign = postgres.create_database()
-    link = await asyncpg.connect(foreign)
-    await link.execute("CREATE TABLE theirs (id integer)")
-    await link.close()
-    superuser = postgres.url(used.rpartition("/")[2].partition("?")[0], role="postgres")
-    for url, words in (
-        (None, "It is not said where to. Set TRUNKLINE_DATABASE_URL"),
-        ("mysql://trunkline@127.0.0.1/x", "must name a PostgreSQL database"),
-        (f"postgresql://trunkline:{PASSWORD}@127.0.0.1:1/x", "cannot be reached"),
-        (postgres.url("absent"), "cannot be reached"),
-        (used, "holds data already (in tenants). Name one that is empty"),
-        (newer, "has schema 9999, which this version does not know: it is newer"),
-        (foreign, "has tables, but none of Trunkline"),
-        (superuser, "is a superuser"),
-    ):
-        code, _, errors = await move(folder, url)
-        assert code == 1, url
-        assert words in errors
-        assert rows_of(folder / "trunkline.db") == before
-    code, _, errors = await move(tmp_path / "nothing", empty_postgres)
-    assert (code, "There is no database at" in errors) == (1, True)
-    assert not (tmp_path / "nothing").exists()
-    for url in (used, newer, foreign):
-        postgres.drop_database(url)
-
-
-async def test_a_file_of_another_version_or_without_its_key(folder: Path, empty_postgres: str) -> None:
-    file = folder / "trunkline.db"
-    (folder / "master.key").rename(folder / "elsewhere")
-    code, _, errors = await move(folder, empty_postgres)
-    assert (code, "its master key" in errors, "is gone" in errors) == (1, True, True)
-    (folder / "master.key").write_text("A" * 43 + "=\n")
-    code, _, errors = await move(folder, empty_postgres)
-    assert (code, "not the one that this database was written with" in errors) == (1, True)
-    (folder / "elsewhere").rename(folder / "master.key")
-    with closing(sqlite3.connect(file)) as connection, connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    code, _, errors = await move(folder, empty_postgres)
-    assert (code, "has schema 9999" in errors) == (1, True)
-    link = await asyncpg.connect(empty_postgres)
-    assert await link.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
-    await link.close()
-    file.write_bytes(b"not a database, by far" * 100)
-    code, _, errors = await move(folder, empty_postgres)
-    assert (code, "cannot be opened" in errors) == (1, True)
-
-
-async def test_an_older_file_and_an_older_database_are_brought_up_to_date(
-    tmp_path: Path, empty_postgres: str
-) -> None:
-    """Each with the schema of a version before, in which nothing that is moved is lost."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    older_file(folder / "trunkline.db", "0002")
-    with closing(sqlite3.connect(folder / "trunkline.db")) as connection, connection:
-        connection.execute("INSERT INTO tenants VALUES ('acme', 7)")
-    report = await moved(folder, empty_postgres)
-    assert {t["table"]: t["target_rows"] for t in report["tables"]}["tenants"] == 1
-
-
-def older_file(path: Path, revision: str) -> None:
-    from alembic import command
-    from alembic.config import Config
-
-    from app.infra.sqlite import writer_engine
-
-    engine = writer_engine(path)
-    with engine.connect() as connection:
-        config = Config()
-        config.set_main_option("script_location", str(ROOT / "app/infra/migrations"))
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
-        connection.commit()
-    engine.dispose()
+    async with running_platform(folder, OpenConnector) as running:
+        assert len(await running.feed()) == 3
