@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -395,6 +396,38 @@ async def test_a_kill_right_after_the_commit_is_found_out(folder: Path, migrated
     assert again.exit_code == 1
     assert "have changed since" in again.stderr
     assert await count(migrated_postgres, "connections") == 2
+
+
+async def test_nobody_uses_the_database_until_all_of_it_is_there(
+    folder: Path, tmp_path: Path, migrated_postgres: str
+) -> None:
+    """Neither a node that is started too early, nor another move."""
+    held_up = await HeldUp.begin(folder, migrated_postgres)
+    key = (folder / "master.key").read_text()
+    options = {"database_url": migrated_postgres, "master_key": key, "node_timeout": NODE_TIMEOUT}
+
+    async def start_too_early() -> tuple[list[str], list[Any]]:
+        async with running_platform(folder, OpenConnector, **options) as running:
+            return [key["name"] for key in (await running.get("/api/v1/keys"))["items"]], await running.feed()
+
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    (other / "trunkline.lock").unlink()
+    with closing(sqlite3.connect(other / "trunkline.db")) as file, file:
+        file.execute("DROP TABLE moved")  # the copy was made after the mark
+    early, second = (
+        asyncio.create_task(start_too_early()),
+        asyncio.create_task(move(other, migrated_postgres)),
+    )
+    there = "SELECT count(DISTINCT pid) FROM pg_locks WHERE locktype = 'relation' AND NOT granted"
+    await eventually(lambda: held_up.link.fetchval(there), lambda number: number == 2, PATIENCE)
+    await held_up.let_go()
+    names, events = await early
+    assert (names, len(events)) == (["admin"], 3), "it has no key but what was moved"
+    refused = await second
+    assert (refused.exit_code, "holds data already" in refused.stderr) == (1, True), refused.stderr
+    await asyncio.to_thread(held_up.mover.communicate)
+    assert held_up.mover.returncode == 0
+    await held_up.link.close()
 
 
 async def test_a_server_that_goes_away_leaves_the_file_as_it_was(folder: Path) -> None:
