@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from app.config import Settings
 from app.errors import StartupError
+from app.infra.move import mark
 from app.infra.postgres import engine_for
 from app.infra.sqlite import lock_data_dir, writer_engine
 from app.main import open_platform
@@ -140,6 +141,38 @@ def test_a_moved_file_is_not_started_until_somebody_takes_it_up_again(
     assert "was not marked as moved" in move(local, folder, None, "--undo").stdout
     filled = move(local, folder, empty_postgres)
     assert (filled.exit_code, "holds data already" in filled.stderr) == (1, True)
+
+
+def test_what_was_moved_is_not_moved_once_more(
+    local: Trunkline, folder: Path, postgres: PostgresServer, empty_postgres: str
+) -> None:
+    """What was queued may have been sent from over there."""
+    assert move(local, folder, empty_postgres).exit_code == 0
+    for table in tables(folder).keys() - {"alembic_version", "sqlite_sequence", "moved"}:
+        run_in(postgres, empty_postgres, f"TRUNCATE {table}")
+    again = move(local, folder, empty_postgres)
+    assert again.exit_code == 1
+    assert "that database is empty now" in again.stderr
+    assert "migrate-data --undo first" in again.stderr
+    assert move(local, folder, None, "--undo").exit_code == 0
+    assert move(local, folder, empty_postgres, "--json").json["copied"]
+
+
+def test_a_file_that_cannot_be_marked_at_the_end_is_not_started_all_the_same(
+    local: Trunkline, folder: Path, empty_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(_: Path) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mark, "finish", no_space)
+        moved = move(local, folder, empty_postgres)
+    assert moved.exit_code == 1
+    assert "Everything is in PostgreSQL, but the file" in moved.stderr
+    assert "was begun at" in refusal(folder)
+    again = move(local, folder, empty_postgres, "--json").json
+    assert (again["moved"], again["copied"]) == (True, False)
+    assert "was moved to" in refusal(folder)
 
 
 def test_a_folder_in_use_is_left_alone(local: Trunkline, folder: Path, empty_postgres: str) -> None:

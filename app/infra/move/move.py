@@ -98,7 +98,13 @@ class Move:
                     f"The file {self.path} cannot be read or marked ({error}). Nothing was moved.",
                     remedy="Check its disk; a damaged file is replaced by its newest backup.",
                 ) from None
-        mark.finish(self.path)
+        try:
+            mark.finish(self.path)
+        except sqlite3.Error as error:
+            raise StartupError(
+                f"Everything is in PostgreSQL, but the file {self.path} could not be marked so ({error}).",
+                remedy="It is not started all the same. Run trunkline migrate-data again to have it marked.",
+            ) from None
         return report
 
     async def _in_transaction(self, source: Source, tables: list[Moved], counts: Mapping[str, int]) -> Report:
@@ -107,6 +113,7 @@ class Move:
             if filled := await target.filled():
                 self._refuse(filled)
                 return Report(await self._compare_found(source, target, tables, counts), False, left_out)
+            self._refuse_to_repeat()
             mark.begin(self.path, self.target)
             try:
                 for table in tables:
@@ -131,6 +138,16 @@ class Move:
                 remedy="Name one that is empty: nothing is mixed and nothing is overwritten.",
             )
 
+    def _refuse_to_repeat(self) -> None:
+        """What has happened over there is not in the file: what was queued would be sent again."""
+        if self.mark is not None and self.mark.done_at is not None:
+            raise StartupError(
+                f"The data was moved to {self.target} at {rfc3339(self.mark.done_at)}, and that database is "
+                "empty now.",
+                remedy="If a platform has been at work over it, restore it from a backup. "
+                "If none has, run trunkline migrate-data --undo first.",
+            )
+
     async def _compare_found(
         self, source: Source, target: Target, tables: list[Moved], counts: Mapping[str, int]
     ) -> list[Compared]:
@@ -144,7 +161,7 @@ class Move:
                 f"A move to {self.target} was begun at {rfc3339(self.mark.begun_at)}; that database holds "
                 f"data, and {different} of its rows are not as in the file.",
                 remedy="If a platform has been at work over it since, the move is done: go on with that. "
-                f"If it holds something else: {mark.UNDO}, and name an empty one.",
+                "If it holds something else, run trunkline migrate-data --undo, and name an empty one.",
             )
         raise StartupError(
             f"The data was moved to {self.target} at {rfc3339(self.mark.done_at)}, and {different} of "
