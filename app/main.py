@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.config import Settings
-from app.infra import failpoints
+from app.infra import failpoints, metrics, tracing
 from app.infra import log as logging_setup
 from app.infra.db import Database
 from app.infra.listener import bind, url_of
@@ -29,6 +29,7 @@ from app.modules.integrations.directory import Directory
 from app.modules.integrations.instances import Instances
 from app.modules.integrations.refusals import Refusals
 from app.modules.integrations.router import router as integrations_router
+from app.modules.monitoring.endpoint import MetricsEndpoint
 from app.modules.polling.router import router as polling_router
 from app.modules.problems import ProblemOut
 from app.modules.webhooks.ingress import Asgi, Load, WebhookIngress
@@ -84,6 +85,7 @@ async def open_platform(
     core = await open_core(settings, settings.role, base_url, busy=busy, registry=registry)
     try:
         refusals = Refusals()
+        metrics.show_from_the_start(list(core.registry.integrations))
         api = build_api(
             settings.max_request_bytes,
             database=core.database,
@@ -96,7 +98,7 @@ async def open_platform(
             base_url=base_url,
         )
         ingress = WebhookIngress(
-            api,
+            MetricsEndpoint(api, core.database),
             core.database,
             Directory(core.database, core.connections, cache_seconds=core.cache_seconds),
             refusals,
@@ -194,6 +196,7 @@ async def serve(
     `listener` and `registry` replace those that the settings would give; `beside` goes on until the stop.
     """
     logging_setup.configure(settings.log_level, settings.log_format)
+    tracing.start(os.environ)
     if armed := failpoints.arm(os.environ):
         log.warning("failpoint_armed", point=armed)
     os.umask(0o077)  # what is stored is nobody else's business
@@ -236,3 +239,4 @@ async def serve(
             task.cancel()
         await asyncio.gather(*aside, return_exceptions=True)
         await platform.close()
+        await tracing.stop()

@@ -86,6 +86,7 @@ def pages() -> dict[Path, str]:
         DOCS / "reference" / "api.md": api_page(api),
         DOCS / "reference" / "cli.md": cli_page(),
         DOCS / "reference" / "connectors.md": connectors_page(),
+        DOCS / "reference" / "metrics.md": metrics_page(),
         configuration: with_block(configuration.read_text(), "settings", settings_table()),
     }
 
@@ -439,6 +440,30 @@ def _kind(action: Any) -> str:
     return ", ".join(
         note for note, holds in (("reads", action.reads), ("destructive", action.destructive)) if holds
     )
+
+
+# The metrics.
+
+
+def metrics_page() -> str:
+    from app.infra.metrics import CODES, DECLARED, OTHER
+    from app.modules.monitoring.endpoint import PATH
+
+    rows = [
+        (f"`{m.name}`", m.kind, ", ".join(f"`{label}`" for label in m.labels), m.meaning) for m in DECLARED
+    ]
+    lines = [
+        "# Metrics",
+        NOTE,
+        f"What `GET {PATH}` shows, in the formats of Prometheus and OpenMetrics: see "
+        "[Operations](../operations.md#metrics). Counters and histograms are of the process that is asked, "
+        "since its start. Gauges are of the database. Beside these there are the usual `process_…` and "
+        "`python_…`.",
+        _table(("metric", "type", "labels", "meaning"), rows),
+        f"`code` is one of these, or `{OTHER}` for what only a connector knows:",
+        ", ".join(f"`{code}`" for code in sorted(CODES)) + ".",
+    ]
+    return _joined(lines)
 
 
 # Markdown.

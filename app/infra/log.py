@@ -10,6 +10,8 @@ from typing import Literal
 
 import structlog
 
+from . import tracing
+
 
 def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
     """Sets up structlog and the standard library's logging to write to standard error."""
@@ -18,6 +20,7 @@ def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _trace_id,
     ]
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(
@@ -53,5 +56,12 @@ def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
         "uvicorn.access",
         "asyncio",
         "sse_starlette",
+        "urllib3",
     ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _trace_id(logger: object, method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if (found := tracing.current_trace_id()) is not None:
+        line["trace_id"] = found
+    return line

@@ -44,7 +44,7 @@ WRITERS = 6
 READERS = 6
 """Connections of a node that run units; there is one more for appended rows and one for the link."""
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 10.0
 COMMAND_SECONDS = 30.0
 """How long one statement may take until its connection is given up."""
 POOL_SECONDS = 15.0
@@ -90,12 +90,12 @@ _READ_ONLY = {
 }
 
 
-async def connect(url: str, **session: str) -> Link:
-    """A connection with the platform's session settings."""
+async def connect(url: str, patience: float | None = COMMAND_SECONDS, /, **session: str) -> Link:
+    """A connection with the platform's session settings. `patience` is how long a statement may take."""
     return await asyncpg.connect(
         url,
         timeout=CONNECT_SECONDS,
-        command_timeout=COMMAND_SECONDS,
+        command_timeout=patience,
         server_settings=_SESSION | session,
     )
 

@@ -104,6 +104,7 @@ class SqliteDatabase(Database):
         database._read_engine = create_engine(
             "sqlite://",
             creator=lambda: _read_only_connection(path),
+            hide_parameters=True,
             poolclass=QueuePool,
             pool_size=READERS,
             max_overflow=0,
@@ -324,7 +325,8 @@ def writer_engine(path: Path) -> Engine:
             connection.execute(pragma)
         return connection
 
-    engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
+    # Errors are logged, and parameters are what customers sent.
+    engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool, hide_parameters=True)
     _plain_savepoints(engine.dialect)
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     return engine

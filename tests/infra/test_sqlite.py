@@ -267,6 +267,13 @@ async def test_a_unit_that_fails_signals_nothing(database: SqliteDatabase) -> No
         assert not await notes.wait(0.02)
 
 
+async def test_an_error_does_not_quote_what_was_to_be_stored(database: SqliteDatabase) -> None:
+    await database.write(add(1))
+    with pytest.raises(IntegrityError) as raised:
+        await database.write(add(1, body="planted"))
+    assert "planted" not in str(raised.value)
+
+
 # Reading.
 
 

@@ -47,6 +47,7 @@ class World:
         self.schedule = AtOnce(4, 86_400.0)
         self.effects = 0
         self.owner = 0
+        self.called_off = False
         self.story: list[str] = []
         self.lost: list[tuple[OpenAttempt, Outcome]] = []
         """What owners that were thought dead still have to say."""
@@ -79,10 +80,12 @@ class World:
         return f"run_{self.owner}"
 
     def opened(self) -> OpenAttempt:
-        attempt = self.unit(lambda s: attempts.open_attempt(s, Woken(), self.registry, self.id, self.name))
+        [attempt] = self.unit(
+            lambda s: attempts.open_attempts(s, Woken(), self.registry, [self.id], self.name)
+        )
         assert attempt is not None
-        again = self.unit(lambda s: attempts.open_attempt(s, Woken(), self.registry, self.id, "run_x"))
-        assert again is None, "an open attempt is not opened twice"
+        again = self.unit(lambda s: attempts.open_attempts(s, Woken(), self.registry, [self.id] * 2, "run_x"))
+        assert again == [None, None], "an open attempt is not opened twice"
         self.check()
         return attempt
 
@@ -95,22 +98,27 @@ class World:
         attempt = self.opened()
         outcome = self.carried_out(attempt)
         self.owner += 1
-        assert self.unit(lambda s: attempts.abandon_attempts(s, Woken(), [self.name])) == 1
+        assert self.unit(self.abandon) == 1
         if self.chance.random() < 0.5:
             self.lost.append((attempt, outcome))
+
+    def abandon(self, session: Session) -> int:
+        return attempts.abandon_attempts(session, Woken(), self.schedule, [self.name])
 
     def speak_late(self) -> None:
         self.close(*self.lost.pop(0))
 
     def cancel(self) -> None:
+        self.called_off = True
         self.unit(lambda s: cancel_action(s, s.get_one(ActionRow, self.id)))
 
     def retry(self) -> None:
+        self.called_off = False
         self.unit(lambda s: retry_action(s, Woken(), self.schedule, s.get_one(ActionRow, self.id)))
 
     def close(self, attempt: OpenAttempt, outcome: Outcome) -> None:
         self.unit(
-            lambda s: attempts.close_attempt(s, Woken(), self.registry, self.schedule, attempt, outcome)
+            lambda s: attempts.close_attempts(s, Woken(), self.registry, self.schedule, [(attempt, outcome)])
         )
 
     def carried_out(self, attempt: OpenAttempt) -> Outcome:
@@ -140,6 +148,8 @@ class World:
         elif row.state in ("failed", "cancelled"):
             assert self.effects == 0, self.story
         assert self.effects <= 1, ("it was done twice", self.story)
+        assert not (self.called_off and row.state in ("queued", "running")), ("taken up again", self.story)
+        assert row.attempts - row.schedule_start <= self.schedule.attempts, ("too many tries", self.story)
         tries = self.unit(lambda s: s.query(Attempt).filter_by(action_id=self.id).order_by("number").all())
         assert [t.number for t in tries] == list(range(1, row.attempts + 1))
         assert sum(t.state == "open" for t in tries) == (row.state == "running")

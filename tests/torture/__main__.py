@@ -25,15 +25,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scale: Scale = "long" if options.long else "tiny" if options.tiny else "short"
     console = Console()
     console.print(f"seed {options.seed}", highlight=False)
-    outcomes = [
-        run(scenario, scale, options.seed, options.alter, keep=options.keep, seconds=options.seconds)
-        for scenario in SCENARIOS
-        if scenario.name in options.only
-    ]
+    outcomes = []
+    for scenario in SCENARIOS:
+        if scenario.name not in options.only:
+            continue
+        try:
+            outcomes.append(
+                run(
+                    scenario,
+                    scale,
+                    options.seed,
+                    options.alter,
+                    keep=options.keep,
+                    seconds=options.seconds,
+                )
+            )
+        except KeyboardInterrupt:
+            print(f"Interrupted in {scenario.name}; this is what was found before it.", file=sys.stderr)
+            break
+        if options.json:  # after each: a run may take hours, and end before its time
+            options.json.write_text(json.dumps(as_json(outcomes, scale, options.seed), indent=2) + "\n")
     print_report(console, outcomes, scale, options.seed)
-    if options.json:
-        options.json.write_text(json.dumps(as_json(outcomes, scale, options.seed), indent=2) + "\n")
-    return 0 if all(outcome.kept for outcome in outcomes) else 1
+    return 0 if all(o.kept for o in outcomes) and len(outcomes) == len(set(options.only)) else 1
 
 
 def run(
@@ -70,7 +83,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", type=_names, default=_names(""), help=f"of {','.join(_ALL)}")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="repeats a run's choices")
     parser.add_argument(
-        "--seconds", type=float, help="how long cluster goes on, instead of what its size says"
+        "--seconds", type=_seconds, help="how long cluster goes on, instead of what its size says"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the data and logs of what turned red")
@@ -83,6 +96,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"break the platform on purpose: {', '.join(sorted(ALTERATIONS))}",
     )
     return parser.parse_args(arguments)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 1 <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError("from 1 to 86400")
+    return seconds
 
 
 _ALL = [scenario.name for scenario in SCENARIOS]

@@ -19,6 +19,7 @@ class Size:
     acknowledged: int
     senders: int = 6
     pause: float = 0.0
+    clients: int = 4
     most_crashes: int = 0
 
 
@@ -30,7 +31,7 @@ WEBHOOKS: dict[Scale, Size] = {
 ACTIONS: dict[Scale, Size] = {
     "tiny": Size(1, 30, most_crashes=1),
     "short": Size(10, 200, most_crashes=6),
-    "long": Size(100, 2_000, most_crashes=60),
+    "long": Size(100, 2_000, clients=24, most_crashes=60),
 }
 WHILE_STARTING = 5
 """Every so manieth kill is followed by one while the platform starts."""
@@ -95,7 +96,12 @@ async def kill_under_actions(bench: Bench) -> list[Verdict]:
         killer = Killer(platform, chance)
         ledger = bench.folder / "effects.jsonl"
         async with ActionTraffic.to(
-            platform, bench.chance("actions"), ledger, crash=killer.strike, most_crashes=size.most_crashes
+            platform,
+            bench.chance("actions"),
+            ledger,
+            clients=size.clients,
+            crash=killer.strike,
+            most_crashes=size.most_crashes,
         ) as traffic:
             for number in count(1):
                 await asyncio.sleep(chance.uniform(0.3, 1.2))
@@ -107,7 +113,7 @@ async def kill_under_actions(bench: Bench) -> list[Verdict]:
                     bench.progress(f"{killer.kills} kills, {len(traffic.requested):,} actions requested")
                 if killer.kills >= size.kills and len(traffic.requested) >= size.acknowledged:
                     break
-            actions = await traffic.settle()
+            actions = await traffic.settle(90 if bench.scale != "long" else 900)
             tried = (
                 f"{killer.kills} kill -9, {traffic.crashes} of them before or after an effect; "
                 f"provider killed {traffic.provider.starts - 1} times, "

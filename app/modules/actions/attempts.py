@@ -16,11 +16,11 @@ What an attempt may end in, and what follows:
                                                    checkable: queued, to ask the provider first; then unknown
 
 An action with an ambiguous try behind it never ends failed or cancelled, but unknown: it may have happened.
-`open` and `close` hold the connection's gate and the action's row, so of two runners that try to open one
-action, one finds it gone.
+`open` and `close` hold the connections' gates and the actions' rows, so of two runners that try to open one
+action, one finds it gone. Both take as many as there are: a node writes those that come together in one unit.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,7 +28,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.infra.clock import now_ms
-from app.infra.db import signal
+from app.infra.db import is_shared, members, signal, table_of
 from app.infra.queue import WorkQueue
 from app.integrations.registry import Registry
 from app.integrations.specs import Limits
@@ -39,12 +39,14 @@ from .gates import (
     Closed,
     blocked_connections,
     closed,
-    gate_of,
+    gates_of,
     limits_of,
     note_attempt,
+    running_of,
     wake_waiting,
 )
 from .models import (
+    CANCELLED,
     FAILED,
     FOR_PROVIDER,
     FOR_RETRY,
@@ -55,6 +57,7 @@ from .models import (
     UNKNOWN,
     ActionRow,
     Attempt,
+    Gate,
 )
 from .schedule import Schedule
 
@@ -62,6 +65,10 @@ OPEN = "open"
 """State of an attempt that has not ended."""
 
 IDEMPOTENT, CHECKABLE = "idempotent", "checkable"
+
+ENDED = "trunkline.actions_ended"
+"""Under this the session holds integration and state of each action that its unit has ended."""
+CANCELLED_IN_DOUBT = "Cancelled, so it is not tried again; but an earlier try may have had its effect."
 
 Verdict = Literal["succeeded", "refused", "not_done", "ambiguous"]
 
@@ -110,39 +117,63 @@ class OpenAttempt:
     owner: str
     ask_first: bool
     """Whether the provider has to be asked if an earlier try has done it."""
+    integration: str
 
 
-def open_attempt(
+def open_attempts(
     session: Session,
     queue: WorkQueue,
     registry: Registry,
-    action_id: str,
+    action_ids: Sequence[str],
     owner: str,
-    perhaps_mine: bool = False,
-) -> OpenAttempt | None:
-    """queued -> running. None if there is nothing to do: it runs already, or has ended, or has to wait. One
-    that waits for a time (also because the clock was set back) gets its wake-up again, for then.
+    perhaps_open: Collection[int] = (),
+) -> list[OpenAttempt | None]:
+    """queued -> running, for each action. None if there is nothing to do: it runs already, or has ended, or
+    has to wait. One that waits for a time (also because the clock was set back) gets its wake-up again, for
+    then.
 
-    `perhaps_mine`: the caller was the last of this owner to open one, and does not know whether that was
-    stored. If it was, this is the one."""
-    connection_id = session.scalar(select(ActionRow.connection_id).where(ActionRow.id == action_id))
-    if connection_id is None:
-        return None
-    gate = gate_of(session, connection_id)
-    row = session.get_one(ActionRow, action_id, with_for_update=True)
-    if perhaps_mine and row.state == RUNNING and row.owner == owner:
-        return _opened(row, owner)
+    `perhaps_open` are places among the ids. Who asks there was this owner's last to open an attempt of that
+    action, and does not know whether it was stored: if the action runs, this is the attempt.
+    """
+    among = {"actions": list(action_ids)}
+    connections: set[str] = set(session.scalars(_CONNECTIONS[is_shared(session)], among))
+    gates = gates_of(session, connections)
+    rows = {row.id: row for row in session.scalars(_ROWS[is_shared(session)], among)}
+    open_now = running_of(session, connections)
+    now = now_ms()
+    opened = []
+    for place, action_id in enumerate(action_ids):
+        row, attempt = rows.get(action_id), None
+        if row is not None and place in perhaps_open and (row.state, row.owner) == (RUNNING, owner):
+            attempt = _opened(row, owner)
+        elif row is not None:
+            running = open_now[row.connection_id]
+            attempt = _open(session, queue, registry, gates[row.connection_id], row, owner, running, now)
+            open_now[row.connection_id] += attempt is not None
+        opened.append(attempt)
+    return opened
+
+
+def _open(
+    session: Session,
+    queue: WorkQueue,
+    registry: Registry,
+    gate: Gate,
+    row: ActionRow,
+    owner: str,
+    running: int,
+    now: int,
+) -> OpenAttempt | None:
     if row.state != QUEUED:
         return None
-    now = now_ms()
     if row.deadline <= now:
         _expire(session, row, now)
         return None
     if row.run_at > now:
-        queue.put(session, RUN, action_id, row.run_at)
+        queue.put(session, RUN, row.id, row.run_at)
         return None
     limits = limits_of(gate, _declared(registry, row.integration))
-    if shut := closed(session, gate, limits, row, now):
+    if shut := closed(gate, limits, row, running, now):
         _wait(session, queue, row, shut, gate.pause_code)
         return None
     row.state, row.owner, row.waiting, row.attempts = RUNNING, owner, None, row.attempts + 1
@@ -152,7 +183,9 @@ def open_attempt(
 
 def _opened(row: ActionRow, owner: str) -> OpenAttempt:
     ask_first = row.effect == CHECKABLE and row.ambiguous
-    return OpenAttempt(row.id, row.attempts, row.connection_id, row.type, row.payload, owner, ask_first)
+    return OpenAttempt(
+        row.id, row.attempts, row.connection_id, row.type, row.payload, owner, ask_first, row.integration
+    )
 
 
 def _wait(session: Session, queue: WorkQueue, row: ActionRow, shut: Closed, pause_code: str | None) -> None:
@@ -169,21 +202,49 @@ def _wait(session: Session, queue: WorkQueue, row: ActionRow, shut: Closed, paus
         queue.put(session, RUN, row.id, shut.until)
 
 
-def close_attempt(
+def close_attempts(
     session: Session,
     queue: WorkQueue,
     registry: Registry,
     schedule: Schedule,
+    ended: Sequence[tuple[OpenAttempt, Outcome]],
+) -> list[bool]:
+    """running -> what became of it, for each; whether its connection is paused by that. If an attempt was
+    abandoned meanwhile and nothing has happened since, the owner's own success still counts; its failure adds
+    nothing."""
+    now = now_ms()
+    gates = gates_of(session, (attempt.connection_id for attempt, _ in ended))
+    among = {"actions": [attempt.action_id for attempt, _ in ended]}
+    rows = {row.id: row for row in session.scalars(_ROWS[is_shared(session)], among)}
+    tries = {(one.action_id, one.number): one for one in session.scalars(_LAST[is_shared(session)], among)}
+    paused = []
+    for attempt, outcome in ended:
+        row = rows.get(attempt.action_id)
+        number = (attempt.action_id, attempt.number)
+        tried = tries.get(number) or session.get(Attempt, number)
+        if row is None or tried is None:
+            paused.append(False)
+            continue
+        gate = gates[attempt.connection_id]
+        paused.append(_close(session, queue, schedule, gate, row, tried, attempt, outcome, now))
+    session.flush()
+    integrations = {attempt.connection_id: attempt.integration for attempt, _ in ended}
+    _wake(session, queue, registry, gates, integrations)
+    return paused
+
+
+def _close(
+    session: Session,
+    queue: WorkQueue,
+    schedule: Schedule,
+    gate: Gate,
+    row: ActionRow,
+    tried: Attempt,
     attempt: OpenAttempt,
     outcome: Outcome,
+    now: int,
 ) -> bool:
-    """running -> what became of it. If the attempt was abandoned meanwhile and nothing has happened since,
-    the owner's own success still counts; its failure adds nothing."""
-    now = now_ms()
-    gate = gate_of(session, attempt.connection_id)
-    row = session.get(ActionRow, attempt.action_id, with_for_update=True)
-    tried = session.get(Attempt, (attempt.action_id, attempt.number))
-    if row is None or tried is None or tried.owner != attempt.owner or tried.state not in (OPEN, UNKNOWN):
+    if tried.owner != attempt.owner or tried.state not in (OPEN, UNKNOWN):
         return False
     abandoned = tried.state == UNKNOWN
     _end(tried, outcome, now)
@@ -194,10 +255,23 @@ def close_attempt(
         elif abandoned and row.state in (UNKNOWN, QUEUED) and outcome.verdict != "ambiguous":
             # Nobody has tried since: what its owner knows is better than what was assumed.
             row.ambiguous = _ambiguous_before(session, attempt)
-            _follow(session, queue, schedule, row, outcome, now)
-    session.flush()
-    wake_waiting(session, queue, gate, limits_of(gate, _declared(registry, row.integration)))
+            if outcome.verdict == "not_done" and row.state == UNKNOWN and row.warning is not None:
+                _stay_ended(session, row, outcome, now)
+            else:
+                _follow(session, queue, schedule, row, outcome, now)
     return paused
+
+
+def _stay_ended(session: Session, row: ActionRow, outcome: Outcome, now: int) -> None:
+    """Meanwhile it was cancelled or given up, as its warning says: to know better is no reason to try it."""
+    row.error_code, row.error = outcome.error_code, outcome.error
+    if row.ambiguous:
+        return
+    if row.warning == CANCELLED_IN_DOUBT:
+        row.warning = None
+        _finish(session, row, CANCELLED, now)
+    else:
+        _finish(session, row, FAILED, now)
 
 
 def _ambiguous_before(session: Session, attempt: OpenAttempt) -> bool:
@@ -258,7 +332,13 @@ def _finish(session: Session, row: ActionRow, state: str, now: int) -> None:
     row.state, row.owner, row.waiting, row.finished_at = state, None, None, now
     if state == SUCCEEDED:
         row.ambiguous = False
+    note_end(session, row)
+
+
+def note_end(session: Session, row: ActionRow) -> None:
+    """Wakes who waits for the action, and has its end counted."""
     signal(session, finished_topic(row.id))
+    session.info.setdefault(ENDED, []).append((row.integration, row.state))
 
 
 def _expire(session: Session, row: ActionRow, now: int) -> None:
@@ -285,11 +365,12 @@ def expire_actions(session: Session, limit: int) -> int:
     return len(late)
 
 
-def abandon_attempts(session: Session, queue: WorkQueue, living: Collection[str]) -> int:
+def abandon_attempts(session: Session, queue: WorkQueue, schedule: Schedule, living: Collection[str]) -> int:
     """Ends the open attempts whose owners are not among the `living`, by effect class; returns how many.
 
     Nobody knows how far a dead owner came. once: unknown. idempotent and checkable: queued again, because
-    repeating it does nothing more, or the provider can be asked first.
+    repeating it does nothing more, or the provider can be asked first; but not for ever, because it may be
+    this action that ends the process each time.
     """
     orphans = list(
         session.scalars(
@@ -307,10 +388,13 @@ def abandon_attempts(session: Session, queue: WorkQueue, living: Collection[str]
             tried.state, tried.finished_at = UNKNOWN, now
             tried.error_code, tried.error = code, message
         row.ambiguous, row.error_code, row.error = True, code, message
-        if _repeatable(row):
+        tries = row.attempts - row.schedule_start
+        if _repeatable(row) and tries < schedule.attempts:
             row.state, row.owner, row.waiting, row.run_at = QUEUED, None, FOR_RETRY, now
             queue.put(session, RUN, row.id)
         else:
+            if _repeatable(row):
+                row.warning = f"Given up after {tries} tries."
             _finish(session, row, UNKNOWN, now)
     return len(orphans)
 
@@ -318,14 +402,35 @@ def abandon_attempts(session: Session, queue: WorkQueue, living: Collection[str]
 def wake_blocked(session: Session, queue: WorkQueue, registry: Registry) -> None:
     """Gives free slots to whoever waits for one, on all connections: the net for those that no attempt's end
     has woken, because its process died or a limit was raised."""
-    for connection_id in blocked_connections(session):
-        gate = gate_of(session, connection_id)
-        integration = session.scalar(
-            select(ActionRow.integration).where(ActionRow.connection_id == connection_id).limit(1)
-        )
-        wake_waiting(session, queue, gate, limits_of(gate, _declared(registry, integration or "")))
+    integrations = blocked_connections(session)
+    _wake(session, queue, registry, gates_of(session, integrations), integrations)
+
+
+def _wake(
+    session: Session,
+    queue: WorkQueue,
+    registry: Registry,
+    gates: Mapping[str, Gate],
+    integrations: Mapping[str, str],
+) -> None:
+    def limits(gate: Gate) -> Limits:
+        return limits_of(gate, _declared(registry, integrations[gate.connection_id]))
+
+    wake_waiting(session, queue, gates.values(), limits)
 
 
 def _declared(registry: Registry, integration: str) -> Limits:
     known = registry.integrations.get(integration)
     return known.connector.limits if known else Limits()
+
+
+_AMONG = members(table_of(ActionRow).c.id, "actions")
+_CONNECTIONS = [select(ActionRow.connection_id).where(among).distinct() for among in _AMONG]
+_ROWS = [select(ActionRow).where(among).order_by(ActionRow.id).with_for_update() for among in _AMONG]
+_LAST = [
+    select(Attempt)
+    .join(ActionRow, ActionRow.id == Attempt.action_id)
+    .where(among, Attempt.number == ActionRow.attempts)
+    for among in _AMONG
+]
+"""The last attempt of each action."""

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Query, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.infra.clock import now_ms
+from app.infra.clock import LAST_MS, now_ms
 from app.integrations.registry import Registry
 from app.integrations.specs import Limits
 from app.modules.access.deps import CallerDep, DatabaseDep
@@ -20,8 +20,9 @@ from app.modules.paging import Cursor, Limit, Page
 
 from .attempts import finished_topic, wake_blocked
 from .deps import QueueDep, RegistryDep, ScheduleDep
-from .gates import end_pause, gate_of, limits_of, running, state_of, waiting
-from .models import ActionRow, Gate
+from .gates import end_pause, forget_turns, gate_of, limits_of, running_of, state_of, waiting
+from .models import FOR_RATE, ActionRow, Gate
+from .observed import note_requested, write_and_count
 from .schemas import (
     ActionOut,
     ActionRequest,
@@ -74,9 +75,9 @@ async def request_action(
     A repeated Idempotency-Key with the same body answers with the first action, in whatever state it is.
     """
 
-    def create(session: Session) -> str:
+    def create(session: Session) -> tuple[ActionRow, bool]:
         connection = get_connection(session, caller.tenant, connection_id)
-        row, _ = create_action(
+        return create_action(
             session,
             queue,
             registry,
@@ -88,9 +89,11 @@ async def request_action(
             run_at=_milliseconds(body.run_at),
             deadline=_milliseconds(body.deadline),
         )
-        return row.id
 
-    action_id = await database.write(create)
+    row, is_new = await database.write(create)
+    action_id = row.id
+    if is_new:
+        note_requested(action_id, row.type, row.integration, row.connection_id)
     wait = _wait_seconds(prefer)
 
     def show(session: Session) -> ActionOut | None:
@@ -162,7 +165,7 @@ async def cancel(action_id: str, database: DatabaseDep, caller: CallerDep) -> Ac
         cancel_action(session, row)
         return ActionOut.of(row, attempts_of(session, [row.id])[row.id])
 
-    return await database.write(unit)
+    return await write_and_count(database, unit)
 
 
 @router.post("/actions/{action_id}/retry", status_code=202, summary="Try an action again")
@@ -223,8 +226,7 @@ async def set_limits(
         connection = get_connection(session, caller.tenant, connection_id)
         gate = gate_of(session, connection_id)
         gate.own, gate.concurrency, gate.rate, gate.per = True, body.concurrency, body.rate, body.per
-        gate.next_at = 0
-        session.flush()
+        forget_turns(session, gate, FOR_RATE)
         wake_blocked(session, queue, registry)
         return _gate_out(session, registry, connection, gate)
 
@@ -241,8 +243,7 @@ async def reset_limits(
         connection = get_connection(session, caller.tenant, connection_id)
         gate = gate_of(session, connection_id)
         gate.own, gate.concurrency, gate.rate, gate.per = False, None, None, None
-        gate.next_at = 0
-        session.flush()
+        forget_turns(session, gate, FOR_RATE)
         wake_blocked(session, queue, registry)
         return _gate_out(session, registry, connection, gate)
 
@@ -275,7 +276,7 @@ def _gate_out(session: Session, registry: Registry, connection: Connection, gate
         reason=gate.pause_code if gate and state_of(gate, now) != "open" else None,
         paused_until=gate.paused_until if gate and paused else None,
         outages=gate.outages if gate else 0,
-        running=running(session, connection.id),
+        running=running_of(session, [connection.id])[connection.id],
         queued=waiting(session, connection.id),
         limits=LimitsOut.of(limits_of(gate, declared)),
         declared=LimitsOut.of(declared),
@@ -283,7 +284,7 @@ def _gate_out(session: Session, registry: Registry, connection: Connection, gate
 
 
 def _milliseconds(moment: datetime | None) -> int | None:
-    return None if moment is None else round(moment.timestamp() * 1000)
+    return None if moment is None else min(round(moment.timestamp() * 1000), LAST_MS)
 
 
 def _wait_seconds(prefer: str | None) -> float:

@@ -56,6 +56,8 @@ class NewEvent:
     payload: str
     fingerprint: bytes
     received_at: int
+    id: str = ""
+    """Given when it is stored; a repetition gets none."""
 
 
 def canonical(item: Any) -> bytes:
@@ -107,9 +109,10 @@ def store_events(session: Session, events: Sequence[NewEvent], *, replayed: bool
             conflicting = bool(known)
             known.add(fingerprint)
             new_identities.append((identity, fingerprint, now))
+        event.id = new_id("evt")
         new_rows.append(
             (
-                new_id("evt"),
+                event.id,
                 event.tenant,
                 event.connection_id,
                 event.integration,

@@ -11,7 +11,7 @@ was frozen in a poll and lost its lease stores nothing of it: the cursor moves o
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 import structlog
@@ -19,6 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound, StorageUnavailable, TrunklineError
+from app.infra import metrics
 from app.infra.clock import now_ms
 from app.infra.db import Database, Subscription, insert_if_absent
 from app.infra.failpoints import failpoint
@@ -37,7 +38,8 @@ from app.modules.integrations.instances import Instances, Lease
 from app.modules.integrations.models import Connection
 from app.modules.integrations.service import CHANGED
 from app.modules.webhooks.models import POLL, RECEIVED, Webhook
-from app.modules.webhooks.parse import Origin, Parsed, parse
+from app.modules.webhooks.observed import note_settled, parse_traced
+from app.modules.webhooks.parse import Origin, Parsed
 from app.modules.webhooks.service import Settled, settle
 
 from .models import PollState
@@ -59,6 +61,7 @@ class PollKey:
 
     connection_id: str
     name: str
+    integration: str = field(default="", compare=False)
 
 
 class Overtaken(Exception):
@@ -109,7 +112,7 @@ class Poller:
         wanted = {}
         for row in await self._database.read(lambda session: _enabled(session, polling)):
             for spec in self._registry.integrations[row.integration].connector.polls:
-                wanted[PollKey(row.id, spec.name)] = (spec, row)
+                wanted[PollKey(row.id, spec.name, row.integration)] = (spec, row)
         mine = await self._share({key.connection_id for key in wanted})
         wanted = {key: found for key, found in wanted.items() if key.connection_id in mine}
         for key in [key for key in self._tasks if key not in wanted or self._tasks[key].done()]:
@@ -194,14 +197,19 @@ class Poller:
             polled = [await self._parse(lease, body, received_at, watchdog) for body in bodies]
         before = _Before(cursor, polled_at)
         failpoint("poll.before_store")
-        await self._database.write(_store(key, lease.integration.key, polled, before, following))
+        batch, made = await self._database.write(
+            _store(key, lease.integration.key, polled, before, following)
+        )
+        note_settled(batch, made)
         failpoint("poll.after_store")
         return bool(items)
 
     async def _parse(self, lease: Lease, body: bytes, received_at: int, watchdog: Watchdog) -> "_Polled":
         request = WebhookRequest(METHOD, "", Headers(), body, JsonObject())
         origin = Origin(new_id("whk"), lease.tenant, lease.connection_id, received_at)
-        return _Polled(origin, body, await parse(lease.instance, request, origin, watchdog))
+        return _Polled(
+            origin, body, await parse_traced(lease.instance, request, origin, watchdog, polled=True)
+        )
 
     async def _failed(self, key: PollKey, error: Exception, failures: int) -> float:
         pause: float = min(FIRST_PAUSE * 2 ** min(failures - 1, 20), LONGEST_PAUSE)
@@ -215,6 +223,7 @@ class Poller:
             code, message = "poll_timeout", "The poll took longer than its deadline."
         else:
             code, message = "connector_error", f"The connector failed with {kind_and_place(error)}."
+        metrics.POLLS_FAILED(key.integration, metrics.code_label(code)).inc()
         log.warning("poll_failed", connection=key.connection_id, poll=key.name, code=code, failures=failures)
         try:
             await self._database.write(_note_failure(key, code, message, failures))
@@ -258,10 +267,13 @@ class _Before:
 
 def _store(
     key: PollKey, integration: str, polled: list[_Polled], before: _Before, cursor: str | None
-) -> Callable[[Session], None]:
-    """Items, events and cursor in one transaction. Raises Overtaken."""
+) -> Callable[[Session], tuple[list[Settled], int]]:
+    """Items, events and cursor in one transaction; what became of the items, and how many events are new.
 
-    def unit(session: Session) -> None:
+    Raises Overtaken.
+    """
+
+    def unit(session: Session) -> tuple[list[Settled], int]:
         state = _state(session, key)
         if (state.cursor, state.polled_at) != (before.cursor, before.polled_at):
             raise Overtaken
@@ -272,13 +284,11 @@ def _store(
         rows = [_row(integration, one) for one in polled]
         session.add_all(rows)
         session.flush()
-        settle(
-            session,
-            [
-                Settled(row.seq, one.parsed.events, one.parsed.failure)
-                for row, one in zip(rows, polled, strict=True)
-            ],
-        )
+        batch = [
+            Settled(row.seq, one.parsed.events, one.parsed.failure, integration, one.parsed.span)
+            for row, one in zip(rows, polled, strict=True)
+        ]
+        return batch, settle(session, batch)
 
     return unit
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from app.errors import StorageUnavailable
+from app.infra import metrics
 from app.infra.clock import now_ms
 from app.infra.db import Append, Database, table_of
 from app.infra.failpoints import failpoint
@@ -25,6 +26,7 @@ from app.modules.integrations.refusals import Refusal, Refusals, outline
 
 from .keys import FetchedKeys
 from .models import ANSWERING, RECEIVED, WEBHOOK, Webhook
+from .observed import note_received
 from .service import stored_headers
 
 Scope = MutableMapping[str, Any]
@@ -102,8 +104,12 @@ class WebhookIngress:
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
             await self._following(scope, receive, send)
             return
-        with suppress(_Disconnected):
-            await self._serve(scope, receive, send)
+        try:
+            with suppress(_Disconnected):
+                await self._serve(scope, receive, send)
+        except Exception:
+            metrics.WEBHOOK_RESPONSES.inc(500)  # which the server answers then
+            raise
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         key, _, token = scope["path"][len(PREFIX) :].partition("/")
@@ -131,17 +137,22 @@ class WebhookIngress:
                 await _answer(send, 405, headers=[(b"allow", allowed)])
             else:
                 self.load.in_flight += 1
+                began = time.monotonic()
                 try:
-                    await self._accept(scope, send, body, token, endpoint, endpoint.integration)
+                    stored = await self._accept(scope, send, body, token, endpoint, endpoint.integration)
                 finally:
                     self.load.in_flight -= 1
                     self.load.answered_at = time.monotonic()
+                if stored is not None:
+                    seconds = self.load.answered_at - began
+                    note_received(stored, endpoint.key, endpoint.connection_id, seconds)
         except StorageUnavailable:
             await _answer(send, 503, retry=True)
 
     async def _accept(
         self, scope: Scope, send: Send, body: bytes, token: str, endpoint: Endpoint, integration: Integration
-    ) -> None:
+    ) -> str | None:
+        """Answers a complete request; the webhook's id if it was stored."""
         connector = integration.connector
         query = scope["query_string"].decode("latin-1")
         headers = Headers([(n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"]])
@@ -154,12 +165,13 @@ class WebhookIngress:
                 endpoint.connection_id,
                 Refusal(now_ms(), error.code, str(error), outline(headers), len(body)),
             )
+            metrics.WEBHOOKS_REFUSED(endpoint.key, metrics.code_label(error.code)).inc()
             ours = isinstance(error, KeyUnavailable)
             await _answer(send, 503 if ours else 401, retry=ours)
-            return
+            return None
         if reply is not None:
             await _give(send, reply)
-            return
+            return None
         webhook_id = new_id("whk")
         check = endpoint.verification
         hidden = check.credential_headers if check else frozenset[str]()
@@ -189,9 +201,11 @@ class WebhookIngress:
         if reply is None:
             await send({"type": "http.response.start", "status": 200, "headers": [_EMPTY, identified]})
             await send(_NO_BODY)
+            metrics.WEBHOOK_RESPONSES.inc(200)
         else:
             await _give(send, reply, identified)
         failpoint("webhook.after_acknowledgement")
+        return webhook_id
 
     async def _judge(
         self, request: WebhookRequest, endpoint: Endpoint, connector: type[BaseIntegration]
@@ -282,3 +296,4 @@ async def _answer(
         lines.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": lines})
     await send({"type": "http.response.body", "body": body})
+    metrics.WEBHOOK_RESPONSES.inc(status)

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 import structlog
+from opentelemetry.trace import Span
 from pydantic import ValidationError
 
 from app.infra.clock import now_ms
@@ -44,6 +45,7 @@ class Parsed:
     events: list[NewEvent] = field(default_factory=list)
     failure: Failure | None = None
     reply: Reply | None = None
+    span: Span | None = None
 
     def fail(self, failure: Failure) -> None:
         self.failure = self.failure or failure

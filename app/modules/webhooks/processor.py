@@ -26,6 +26,7 @@ from app.infra.watchdog import Watchdog
 from app.integrations.requests import Reply
 from app.modules.integrations.instances import ConnectionUnusable, Instances, Lease
 
+from .observed import note_settled, parse_traced
 from .parse import Failure, Parsed, parse
 from .service import (
     TOPIC,
@@ -170,8 +171,9 @@ class Processor:
         try:
             async with self._instances.lease(row.connection_id) as lease:
                 replies = lease.instance.reply_within is not None
+                request = request_of(row, lease.integration.connector.body, self._base_url())
                 with Watchdog(self._timeout) as watchdog:
-                    return await self._parse(lease, row, watchdog, inline=replies)
+                    return await parse(lease.instance, request, origin_of(row), watchdog, inline=replies)
         except (ConnectionUnusable, NotFound) as error:
             return _unusable(error)
 
@@ -264,28 +266,33 @@ class Processor:
         be stored does not keep the others waiting for ever."""
         failpoint("processor.before_settle")
         try:
-            await self._database.write(lambda session: settle(session, batch))
+            made = await self._database.write(lambda session: settle(session, batch))
         except StorageUnavailable:
             raise
         except Exception:
             log.exception("settling_failed", webhooks=len(batch))
             for one in batch:
                 await self._settle_alone(one)
+        else:
+            note_settled(batch, made)
         failpoint("processor.after_settle")
 
     async def _settle_alone(self, one: Settled) -> None:
         try:
-            await self._database.write(lambda session: settle(session, [one]))
+            made = await self._database.write(lambda session: settle(session, [one]))
         except StorageUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, this webhook has to leave the line
             message = f"Its events could not be stored ({type(error).__name__})."
             failed = replace(one, events=(), failure=Failure("not_storable", message))
             await self._database.write(lambda session: settle(session, [failed]))
+            note_settled([failed], 0)
+        else:
+            note_settled([one], made)
 
     async def _parse(self, lease: Lease, row: Waiting, watchdog: Watchdog, *, inline: bool = False) -> Parsed:
         request = request_of(row, lease.integration.connector.body, self._base_url())
-        return await parse(lease.instance, request, origin_of(row), watchdog, inline=inline)
+        return await parse_traced(lease.instance, request, origin_of(row), watchdog, inline=inline)
 
 
 def _unusable(error: ConnectionUnusable | NotFound) -> Parsed:
@@ -293,7 +300,7 @@ def _unusable(error: ConnectionUnusable | NotFound) -> Parsed:
 
 
 def _settled(row: Waiting, parsed: Parsed) -> Settled:
-    return Settled(row.seq, parsed.events, parsed.failure)
+    return Settled(row.seq, parsed.events, parsed.failure, row.integration, parsed.span)
 
 
 def _lease_of(connection_id: str) -> str:

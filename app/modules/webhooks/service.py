@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
+from opentelemetry.trace import Span
 from sqlalchemy import bindparam, delete, func, or_, select, text, type_coerce, update
 from sqlalchemy.orm import Session
 from sqlalchemy.types import NullType
@@ -92,6 +93,8 @@ class Settled:
     seq: int
     events: Sequence[NewEvent]
     failure: Failure | None
+    integration: str
+    span: Span | None = None
 
 
 def settle(session: Session, batch: Sequence[Settled]) -> int:
