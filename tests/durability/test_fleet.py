@@ -10,6 +10,7 @@ from tests.support.platform import eventually
 from tests.support.process import PlatformProcess, connect
 from tests.support.senders import SECRET
 from tests.torture.fleet import running_fleet
+from tests.torture.provider import Provider, running
 
 NODE_TIMEOUT = 2.0
 
@@ -34,6 +35,49 @@ async def test_a_change_on_one_node_is_known_on_the_others_at_once(
             path = f"/api/v1/connections/{made['id']}"
             assert (await client.patch(path, json={"enabled": enabled})).status_code == 200
             await eventually(answered, lambda seen, status=status: seen == status, 2)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("type", ["deliver", "lodge"])
+async def test_a_node_that_was_taken_for_dead_sends_nothing_any_more(
+    empty_postgres: str, tmp_path: Path, connectors: Path, type: str
+) -> None:
+    """It stands still between the record of its attempt and the first byte, and then goes on."""
+    hold, provider = tmp_path / "hold", Provider()
+    async with (
+        running(provider) as provider_url,
+        running_fleet(
+            tmp_path, empty_postgres, connectors, node_timeout=NODE_TIMEOUT, doors=["api"], workers=2
+        ) as nodes,
+        nodes.client() as client,
+    ):
+        made = await connect(client, "courier", settings={"base_url": provider_url})
+        asked = {"type": type, "payload": {"ref": "it", "hold": str(hold)}}
+        answer = await client.post(f"/api/v1/connections/{made['id']}/actions", json=asked)
+        path = f"/api/v1/actions/{answer.json()['id']}"
+
+        async def who_waits() -> str:
+            return hold.read_text() if hold.exists() else ""
+
+        async def state() -> str:
+            return str((await client.get(path)).json()["state"])
+
+        async def first_try() -> str:
+            error = (await client.get(path)).json()["attempts"][0]["error"]
+            return str(error and error["code"])
+
+        frozen = await eventually(who_waits, bool)
+        node = next(node for node in nodes.workers if str(node.pid) == frozen)
+        node.freeze()
+        if type == "deliver":  # nobody repeats it unasked
+            await eventually(state, lambda seen: seen == "unknown")
+            assert (await client.post(f"{path}/retry")).is_success
+        await eventually(who_waits, lambda seen: seen not in ("", frozen))
+        hold.unlink()
+        await eventually(state, lambda seen: seen == "succeeded")
+        node.thaw()
+        await eventually(first_try, lambda seen: seen == "not_sent")
+    assert provider.effects == {"it": 1}
 
 
 async def test_several_processes_need_a_database_that_they_can_share(tmp_path: Path) -> None:
