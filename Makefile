@@ -41,9 +41,9 @@ $(EMULATORS_NODE): $(EMULATORS_STAMP) $(EMULATORS)/package.json $(EMULATORS)/pac
 	ci --prefix $(EMULATORS) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $(EMULATORS_NODE)
 
-.PHONY: help install demo serve test emulators check bench torture docs lock clean
+.PHONY: help install demo serve test emulators check bench torture cluster-demo docs lock clean
 help: ## Show what make can do
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## Set up .venv
 
@@ -74,6 +74,10 @@ torture: $(STAMP) ## Try to break every promise, five minutes (ARGS=--long: half
 	@command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || \
 		$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-torture.lock
 	@$(BIN)/python -m tests.torture $(ARGS)
+
+# PostgreSQL comes from a wheel.
+cluster-demo: $(STAMP) ## Break nodes and PostgreSQL under load, two minutes (ARGS="--seconds 600")
+	@$(BIN)/python -m tests.torture --only cluster $(ARGS)
 
 docs: $(STAMP) ## Regenerate the generated pages in docs/
 	@$(BIN)/python -m scripts.generate_docs

@@ -16,7 +16,7 @@ from tests.support.postgres import PostgresServer
 from tests.support.process import PlatformProcess, each
 
 from .bench import CONNECTORS, Bench, Scale, Verdict
-from .fleet import Fleet, name_of, running_fleet, running_postgres
+from .fleet import Fleet, running_fleet, running_postgres
 from .traffic import ACTION_SETTINGS, ActionTraffic, WebhookTraffic
 
 PATIENCE = 30.0
@@ -159,6 +159,7 @@ class _Trial:
 
     def __post_init__(self) -> None:
         self._chance = self.bench.chance("faults")
+        self.fleet.tell = self.tell
 
     def tell(self, what: str) -> None:
         acknowledged, requested = len(self.webhooks.ledger.acknowledged), len(self.actions.requested)
@@ -205,22 +206,15 @@ class _Trial:
 
     def _freeze_a_worker(self) -> Strike | None:
         free = self.fleet.idle(self.fleet.workers)
-        return self._freeze(self._chance.choice(free)) if free else None
-
-    async def _kill(self, node: PlatformProcess) -> None:
-        down = self._chance.uniform(0.0, 1.5 * self.size.node_timeout)
-        self.tell(f"{name_of(node)}: kill -9, a start {down:.1f} s later")
-        await self.fleet.strike(node, down)
-        self.tell(f"{name_of(node)}: back")
-
-    async def _freeze(self, node: PlatformProcess) -> None:
         seconds = self.size.node_timeout * self._chance.uniform(1.2, 2.0)
-        self.tell(f"{name_of(node)}: frozen for {seconds:.1f} s")
-        await self.fleet.freeze(node, seconds)
+        return self.fleet.freeze(self._chance.choice(free), seconds) if free else None
+
+    def _kill(self, node: PlatformProcess) -> Strike:
+        return self.fleet.strike(node, self._chance.uniform(0.0, 1.5 * self.size.node_timeout))
 
     async def _take_the_database_away(self, how: str) -> None:
         async with self.fleet.without_database():
-            self.tell(f"PostgreSQL: restart -m {how}, {self.size.away:g} s later")
+            self.tell(f"PostgreSQL: restart -m {how}")
             await asyncio.to_thread(self.server.stop, STOPS[how])
             self.outages[how] += 1
             back = time.monotonic() + self.size.away
@@ -249,8 +243,9 @@ class _Trial:
     def tried(self) -> str:
         outages = ", ".join(f"{count} -m {how}" for how, count in self.outages.items())
         return (
-            f"{self.fleet.kills} kill -9 of nodes, {self.fleet.aimed} of them before or after an effect; "
-            f"{self.fleet.freezes} freezes; restarts of PostgreSQL: {outages}"
+            f"kill -9 of nodes: {self.fleet.kills}, {self.fleet.aimed} of them at the moment of an effect; "
+            f"workers stopped for longer than their lease: {self.fleet.freezes}; "
+            f"restarts of PostgreSQL: {outages}"
         )
 
     async def same_everywhere(self) -> Verdict:

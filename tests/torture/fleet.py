@@ -5,7 +5,7 @@ import contextlib
 import json
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,13 @@ class Fleet:
         """Kills at the moment of an effect."""
         self.freezes = 0
         self._returning: set[asyncio.Task[None]] = set()
+        self.tell: Callable[[str], None] = lambda what: None
+        """Is told of everything that is done to a node."""
         self._turns = {node: asyncio.Lock() for node in self.all}
-        self._steady = asyncio.Lock()
-        """Held while the database is away, and while a node starts: it would not start without."""
+        self._database = asyncio.Event()
+        """Set while there is one: no node starts without."""
+        self._database.set()
+        self._starting: set[PlatformProcess] = set()
 
     @property
     def all(self) -> list[PlatformProcess]:
@@ -94,9 +98,15 @@ class Fleet:
             if node.running:
                 node.kill()
                 self.kills += 1
+                self.tell(f"{name_of(node)}: kill -9")
             await asyncio.sleep(down)
-            async with self._steady:
+            await self._database.wait()
+            self._starting.add(node)
+            try:
                 await node.start()
+            finally:
+                self._starting.discard(node)
+            self.tell(f"{name_of(node)}: back")
 
     async def strike_process(self, pid: int) -> None:
         """The same to the node that is this process, unless something is being done to it already. Does not
@@ -114,14 +124,19 @@ class Fleet:
             self._look(node)
             node.freeze()
             self.freezes += 1
+            self.tell(f"{name_of(node)}: stopped for {seconds:.1f} s")
             await asyncio.sleep(seconds)
             node.thaw()
+            self.tell(f"{name_of(node)}: goes on")
 
     @contextlib.asynccontextmanager
     async def without_database(self) -> AsyncIterator[None]:
-        """The caller takes the database away and brings it back."""
-        async with self._steady:
-            yield
+        """The caller takes the database away and brings it back. Waits for nodes that are starting."""
+        self._database.clear()
+        while self._starting:
+            await asyncio.sleep(PROBE_PAUSE)
+        yield
+        self._database.set()
 
     async def ready_again(self, timeout: float) -> float:
         """Waits until every node that runs can store; how long that took."""
