@@ -154,26 +154,30 @@ async def test_a_fault_of_ours_is_counted_as_500(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("fault", "action", "verdict", "state"),
+    ("fault", "verdict", "state", "status", "code"),
     [
-        ("", "send_note", "succeeded", "succeeded"),
-        ("400", "send_note", "refused", "failed"),
-        ("reset after effect", "send_note", "ambiguous", "unknown"),
+        ("", "succeeded", "succeeded", "2xx", ""),
+        ("400", "refused", "failed", "4xx", "rejected"),
+        ("500 after effect", "ambiguous", "unknown", "5xx", "provider_unavailable"),
+        ("reset after effect", "ambiguous", "unknown", "none", "provider_unavailable"),
     ],
 )
 async def test_an_action_that_ends_is_counted(
-    tmp_path: Path, fault: str, action: str, verdict: str, state: str
+    tmp_path: Path, fault: str, verdict: str, state: str, status: str, code: str
 ) -> None:
     async with Provider.running() as provider, running_platform(tmp_path, Chat) as running:
         provider.fault = fault
         connection = await connect_chat(running, settings={"base_url": provider.url})
         before = await scrape(running)
-        ended = await running.act(connection["id"], action, {"text": "x"})
+        ended = await running.act(connection["id"], "send_note", {"text": "x"})
         assert ended["state"] == state
         name = f"trunkline_action_attempts_total integration=chat verdict={verdict}"
         after = await eventually(lambda: scrape(running), lambda s: s.get(name, 0) > before.get(name, 0))
-    unknown = {"trunkline_actions state=unknown": 1} if state == "unknown" else {}
-    assert moved(before, after) == unknown | {
+    more = {"trunkline_actions state=unknown": 1} if state == "unknown" else {}
+    if code:
+        more[f"trunkline_action_attempts_failed_total code={code} integration=chat"] = 1
+    assert moved(before, after) == more | {
+        f"trunkline_provider_request_seconds_count integration=chat status={status}": 1,
         name: 1,
         "trunkline_action_attempt_seconds_count integration=chat": 1,
         f"trunkline_actions_ended_total integration=chat state={state}": 1,
@@ -212,10 +216,31 @@ async def test_a_provider_that_is_down_shows_as_attempts_and_one_pause(tmp_path:
         due = await eventually(lambda: scrape(running), lambda s: s["trunkline_actions state=running"] == 0)
     changes = moved(before, due)
     assert changes["trunkline_connection_pauses_total integration=chat"] == 1
-    assert changes["trunkline_action_attempts_total integration=chat verdict=not_done"] >= 5
+    tries = changes["trunkline_action_attempts_total integration=chat verdict=not_done"]
+    assert tries >= 5
+    assert changes["trunkline_action_attempts_failed_total code=not_sent integration=chat"] == tries
+    assert changes["trunkline_provider_request_seconds_count integration=chat status=none"] == tries
     assert changes["trunkline_actions state=queued"] == 6
     assert not any("ended" in name for name in changes), "all of them are tried again"
     assert after[name] == 1
+
+
+async def test_tries_after_the_first_are_counted_as_retries(tmp_path: Path) -> None:
+    async with Provider.running() as provider, running_platform(tmp_path, Chat) as running:
+        provider.fault = "reset after effect"
+        connection = await connect_chat(running, settings={"base_url": provider.url})
+        before = await scrape(running)
+        name = "trunkline_action_retries_total integration=chat"
+        path = f"/api/v1/connections/{connection['id']}/actions"
+        made = (await running.client.post(path, json={"type": "put_note", "payload": {"text": "x"}})).json()
+        await eventually(lambda: scrape(running), lambda s: s[name] > before[name])
+        provider.fault = ""
+        good = "trunkline_action_attempts_total integration=chat verdict=succeeded"
+        after = await eventually(lambda: scrape(running), lambda s: s.get(good, 0) > before.get(good, 0))
+        ended = await running.get(f"/api/v1/actions/{made['id']}")
+    changes = moved(before, after)
+    failed = "trunkline_action_attempts_failed_total code=provider_unavailable integration=chat"
+    assert changes[name] == changes[failed] == len(ended["attempts"]) - 1
 
 
 async def test_polls_are_counted_when_they_bring_something_and_when_they_fail(tmp_path: Path) -> None:
@@ -399,12 +424,13 @@ def _codes() -> Iterator[str]:
     modules = ROOT / "app" / "modules"
     places = [p for p in (ROOT / "app" / "integrations").rglob("*.py") if "connectors" not in p.parts]
     places += [*(modules / "webhooks").glob("*.py"), *(modules / "polling").glob("*.py")]
-    places.append(modules / "integrations" / "instances.py")
+    places += [modules / "integrations" / "instances.py", modules / "actions" / "runner.py"]
     for path in places:
         source = path.read_text()
         for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
             name = getattr(call.func, "id", getattr(call.func, "attr", ""))
             given = call.args[:1] if name in makers or name == "__init__" else []
+            given += call.args[1:2] if name in ("_unsent", "_ambiguous") else []
             given += [k.value for k in call.keywords if k.arg == "code" and "Conn" in name]
             for node in given:
                 code = node.value if isinstance(node, ast.Constant) else None

@@ -92,8 +92,9 @@ def attempt_not_opened() -> None:
         row = await self._database.read(lambda session: session.get(ActionRow, action_id))
         if row is None or row.state != "queued":
             return await run(self, action_id)
+        number, owner = row.attempts + 1, self._nodes.id
         attempt = OpenAttempt(
-            row.id, row.attempts + 1, row.connection_id, row.type, row.payload, self._nodes.id, False
+            row.id, number, row.connection_id, row.type, row.payload, owner, False, row.integration
         )
         outcome = await self._try(attempt)
 

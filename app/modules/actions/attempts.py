@@ -49,6 +49,7 @@ from .models import (
     FOR_PROVIDER,
     FOR_RETRY,
     IS_QUEUED,
+    IS_RUNNING,
     QUEUED,
     RUNNING,
     SUCCEEDED,
@@ -292,7 +293,7 @@ def abandon_attempts(session: Session, queue: WorkQueue, living: Collection[str]
     orphans = list(
         session.scalars(
             select(ActionRow)
-            .where(ActionRow.state == RUNNING, ActionRow.owner.not_in(living))
+            .where(IS_RUNNING, ActionRow.owner.not_in(living))
             .with_for_update(skip_locked=True)
         )
     )

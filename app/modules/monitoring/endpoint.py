@@ -78,12 +78,12 @@ class MetricsEndpoint:
             await self._following(scope, receive, send)
             return
         if scope["method"] not in ("GET", "HEAD"):
-            await _answer(send, 405, b"", (b"allow", b"GET, HEAD"))
+            await answer(send, 405, b"", (b"allow", b"GET, HEAD"))
             return
         accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
         encode, content_type = choose_encoder(accept.decode("latin-1"))
         page = encode(_Page(await self._current()))
-        await _answer(
+        await answer(
             send, 200, b"" if scope["method"] == "HEAD" else page, (b"content-type", content_type.encode())
         )
 
@@ -147,7 +147,7 @@ def _family(declared: Declared, values: dict[tuple[str, ...], float]) -> Metric:
     return family
 
 
-async def _answer(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+async def answer(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
     await send({"type": "http.response.body", "body": body})
