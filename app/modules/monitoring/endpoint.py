@@ -18,7 +18,7 @@ from app.infra.clock import now_ms
 from app.infra.db import Database
 from app.infra.metrics import DECLARED, REGISTRY, Declared
 
-from .service import Depths, read_depths
+from .service import MOST, Depths, read_depths
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -45,13 +45,18 @@ UP_STORAGE = _gauge(
 )
 WEBHOOKS = _gauge(
     "trunkline_webhooks",
-    "Webhooks and polled items in the database that are waiting to be processed, or failed.",
+    "Webhooks and polled items in the database that are waiting to be processed, or failed; "
+    f"{MOST} means that many or more.",
     "state",
 )
 OLDEST_WEBHOOK = _gauge(
     "trunkline_webhook_oldest_waiting_seconds", "Age of the oldest webhook that waits; 0 if none does."
 )
-ACTIONS = _gauge("trunkline_actions", "Actions that are queued, running or unknown.", "state")
+ACTIONS = _gauge(
+    "trunkline_actions",
+    f"Actions that are queued, running or unknown; {MOST} means that many or more.",
+    "state",
+)
 OLDEST_ACTION = _gauge(
     "trunkline_action_oldest_due_seconds",
     "How long the action that is due longest has been due; 0 if none is.",
