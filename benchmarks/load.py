@@ -13,12 +13,14 @@ import time
 from array import array
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import cast
 
 import uvloop
 
-from .message import request_builder
+from .message import action_builder, webhook_builder
 
+HOST = "127.0.0.1"
 DRAIN_SECONDS = 20.0
 """How long answers may take once no more requests are sent."""
 _FAILURES_KEPT = 5
@@ -26,15 +28,18 @@ _FAILURES_KEPT = 5
 
 @dataclass(frozen=True)
 class LoadSpec:
-    """What to send, and when to stop: after `seconds` or `requests`, whichever comes first."""
+    """What to send, and when to stop: after `seconds` or `requests`, whichever comes first.
 
-    host: str
-    port: int
-    path: str
+    targets  ports and paths; the connections are dealt out to them in turn
+    api_key  set: the requests ask for actions, and this is their key. None: they are webhooks
+    """
+
+    targets: list[tuple[int, str]]
     run: str
     connections: int
     seconds: float
     requests: int
+    api_key: str | None = None
 
 
 @dataclass
@@ -66,7 +71,6 @@ class Burst:
     """The state that the connections of one burst share."""
 
     def __init__(self, spec: LoadSpec, loop: asyncio.AbstractEventLoop) -> None:
-        self.build: Callable[[int], bytes] = request_builder(spec.host, spec.port, spec.path, spec.run)
         self.requests = spec.requests
         self.deadline = float("inf")
         self.sent = 0
@@ -98,8 +102,9 @@ class Burst:
 class Connection(asyncio.Protocol):
     """One keep-alive connection: sends, waits for the whole answer, sends the next."""
 
-    def __init__(self, burst: Burst) -> None:
+    def __init__(self, burst: Burst, build: Callable[[int], bytes]) -> None:
         self._burst = burst
+        self._build = build
         self._transport: asyncio.Transport
         self._number: int | None = None
         self._started = 0.0
@@ -114,7 +119,7 @@ class Connection(asyncio.Protocol):
         if self._number is None:
             self._burst.retire()
             return
-        request = self._burst.build(self._number)
+        request = self._build(self._number)
         self._started = time.perf_counter()
         self._transport.write(request)
 
@@ -159,9 +164,12 @@ def answer_length(data: bytes) -> int | None:
 async def run_burst(spec: LoadSpec) -> LoadResult:
     loop = asyncio.get_running_loop()
     burst = Burst(spec, loop)
+    builders = [_builder(spec, port, path) for port, path in spec.targets]
     connections: list[Connection] = []
-    for _ in range(spec.connections):
-        _, connection = await loop.create_connection(lambda: Connection(burst), spec.host, spec.port)
+    for n in range(spec.connections):
+        (port, _), build = spec.targets[n % len(spec.targets)], builders[n % len(builders)]
+        made: Callable[[], Connection] = partial(Connection, burst, build)
+        _, connection = await loop.create_connection(made, HOST, port)
         connections.append(connection)
     computing = time.process_time()
     first_sent = time.monotonic()
@@ -186,6 +194,12 @@ async def run_burst(spec: LoadSpec) -> LoadResult:
         unacknowledged=burst.unacknowledged,
         failures=burst.failures,
     )
+
+
+def _builder(spec: LoadSpec, port: int, path: str) -> Callable[[int], bytes]:
+    if spec.api_key is not None:
+        return action_builder(HOST, port, path, spec.run, spec.api_key)
+    return webhook_builder(HOST, port, path, spec.run)
 
 
 def send_load(spec: LoadSpec) -> LoadResult:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import sqlite3
 import statistics
 import time
@@ -37,6 +38,22 @@ def pin(pid: int, core: int | None) -> None:
     """Keeps a process (0: this one) on `core`. Threads and children started afterwards inherit it."""
     if core is not None:
         os.sched_setaffinity(pid, {core})
+
+
+def raise_file_limit() -> None:
+    """Lets this process and its children have as many sockets open as the system allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def memory_mb(pid: int) -> tuple[float, float] | None:
+    """The process's memory now and at its highest, in MB; None where the system does not tell."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        return None
+    fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    now, highest = (int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
+    return now, highest
 
 
 def facts(folder: Path) -> dict[str, object]:

@@ -1,8 +1,9 @@
-"""The webhook that every server gets: about 1.5 KB of JSON, with a unique id, signed."""
+"""What the load sends: signed webhooks of about 1.5 KB of JSON with a unique id, and requests for actions."""
 
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 
 SECRET = "benchmark-signing-secret-0123456789abcdef"
 SIGNATURE_HEADER = "X-Signature-256"
@@ -14,8 +15,8 @@ def message_id(run: str, number: int) -> str:
     return f"{run}-{number:09d}"
 
 
-def request_builder(host: str, port: int, path: str, run: str) -> Callable[[int], bytes]:
-    """A function that makes the signed request with a given number, head and body."""
+def webhook_builder(host: str, port: int, path: str, run: str) -> Callable[[int], bytes]:
+    """A function that makes the signed webhook with a given number, head and body."""
     key = SECRET.encode()
     before, after = (part.encode() for part in json.dumps(_message()).split(_PLACEHOLDER))
     length = len(before) + len(message_id(run, 0)) + len(after)
@@ -30,6 +31,27 @@ def request_builder(host: str, port: int, path: str, run: str) -> Callable[[int]
         return b"".join((head, signature, b"\r\n\r\n", body))
 
     return build
+
+
+def action_builder(host: str, port: int, path: str, run: str, api_key: str) -> Callable[[int], bytes]:
+    """A function that makes the request for the action with a given number."""
+
+    def build(number: int) -> bytes:
+        body = json.dumps({"type": "deliver", "payload": {"ref": message_id(run, number)}}).encode()
+        return (
+            f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+            f"Authorization: Bearer {api_key}\r\nContent-Length: {len(body)}\r\n\r\n"
+        ).encode() + body
+
+    return build
+
+
+def bodies(run: str, text_length: int) -> Iterator[bytes]:
+    """Bodies with a text of that length, without an end."""
+    message = _message() | {"text": "x" * text_length}
+    before, after = (part.encode() for part in json.dumps(message).split(_PLACEHOLDER))
+    for number in count():
+        yield before + message_id(run, number).encode() + after
 
 
 def _message() -> dict[str, object]:

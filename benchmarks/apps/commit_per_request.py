@@ -8,59 +8,10 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI
-from pydantic import BaseModel
-from sqlalchemy import JSON, Engine, create_engine, event
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.orm import Session, sessionmaker
 
-
-class Sender(BaseModel):
-    id: int
-    name: str
-    locale: str
-    is_bot: bool
-
-
-class Channel(BaseModel):
-    id: str
-    kind: str
-    title: str
-    members: int
-
-
-class Attachment(BaseModel):
-    id: int
-    kind: str
-    name: str
-    bytes: int
-
-
-class Webhook(BaseModel):
-    id: str
-    type: str
-    sent_at: str
-    sender: Sender
-    channel: Channel
-    text: str
-    tags: list[str]
-    attachments: list[Attachment]
-    metrics: dict[str, float]
-
-
-class Stored(BaseModel):
-    id: int
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Message(Base):
-    __tablename__ = "messages"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    external_id: Mapped[str] = mapped_column(index=True)
-    type: Mapped[str]
-    payload: Mapped[dict[str, Any]] = mapped_column(JSON)
+from .messages import Base, Stored, Webhook, message_of
 
 
 def make_engine(path: str) -> Engine:
@@ -89,7 +40,7 @@ def session() -> Iterator[Session]:
 
 @app.post("/webhooks")
 def receive(webhook: Webhook, session: Annotated[Session, Depends(session)]) -> Stored:
-    message = Message(external_id=webhook.id, type=webhook.type, payload=webhook.model_dump())
+    message = message_of(webhook)
     session.add(message)
     session.commit()
     return Stored(id=message.id)

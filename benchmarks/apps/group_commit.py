@@ -1,16 +1,15 @@
-"""The bare server: stores each raw body durably before it answers 200, and does nothing else.
+"""The bare server on SQLite: stores each raw body durably before it answers 200, and does nothing else.
 
 One thread owns the connection. Whatever arrives while a commit is under way waits for the next one, so a
 commit, and the fsync in it, is shared by everybody who waits.
 """
 
 import asyncio
-import os
 import sqlite3
 import threading
 from queue import SimpleQueue
 
-from .asgi import Message, Receive, Send, answer, read_body
+from .asgi import StoringApp
 
 Batch = list[tuple[bytes, asyncio.Future[None]]]
 
@@ -27,6 +26,10 @@ class GroupCommit:
         self._thread = threading.Thread(target=self._write, name="writer")
         self._thread.start()
 
+    @classmethod
+    async def open(cls, path: str) -> "GroupCommit":
+        return cls(path, asyncio.get_running_loop())
+
     def store(self, body: bytes) -> asyncio.Future[None]:
         future = self._loop.create_future()
         self._waiting.append((body, future))
@@ -36,7 +39,7 @@ class GroupCommit:
             self._loop.call_soon(self._hand_over)
         return future
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._batches.put(None)
         self._thread.join()
 
@@ -77,25 +80,4 @@ class GroupCommit:
         database.close()
 
 
-class App:
-    """The ASGI application. A body that could not be stored is answered with 500 by uvicorn."""
-
-    storage: GroupCommit
-
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self.storage.store(await read_body(receive))
-            await answer(send)
-        else:
-            await self._live(receive, send)
-
-    async def _live(self, receive: Receive, send: Send) -> None:
-        await receive()
-        self.storage = GroupCommit(os.environ["BENCHMARK_DATABASE"], asyncio.get_running_loop())
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        self.storage.close()
-        await send({"type": "lifespan.shutdown.complete"})
-
-
-app = App()
+app = StoringApp(GroupCommit.open)

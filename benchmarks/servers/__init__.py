@@ -1,14 +1,7 @@
-"""The servers under test, by name, in the order in which a round measures them.
-
-The bare server and the platform are neighbours: the machine changes least between the two that are compared.
-"""
+"""The servers under test."""
 
 from .base import BenchmarkError, Server
-from .comparison import CommitPerRequest, GroupCommit, Noop
+from .comparison import CommitPerRequest, GroupCommit, Noop, Provider
 from .trunkline import Trunkline
 
-SERVERS: dict[str, type[Server]] = {
-    server.name: server for server in (Noop, CommitPerRequest, GroupCommit, Trunkline)
-}
-
-__all__ = ["SERVERS", "BenchmarkError", "Server"]
+__all__ = ["BenchmarkError", "CommitPerRequest", "GroupCommit", "Noop", "Provider", "Server", "Trunkline"]

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from benchmarks.load import LoadResult
+from benchmarks.databases import Place
+from benchmarks.load import HOST, LoadResult
 from benchmarks.machine import pin
 
-HOST = "127.0.0.1"
 ROOT = Path(__file__).resolve().parents[2]
 _START_SECONDS = 30.0
 _STOP_SECONDS = 30.0
@@ -25,21 +25,19 @@ class BenchmarkError(Exception):
 
 
 class Server:
-    """One server in a folder of its own, which is empty at the start.
+    """One server with a place of its own, which is empty at the start.
 
     A subclass says how to start it; what else it overrides depends on what the server can do.
-
-        name      as in --only and in the results
-        compared  whether the budgets compare its burst, which is longer then
     """
 
     name: ClassVar[str]
-    compared: ClassVar[bool] = False
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self.folder = folder
-        self.port = port
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.port = free_port()
         self.startup_seconds = 0.0
+        self.pid = 0
+        self.log = place.folder / f"{self.name}-{self.port}.log"
 
     def command(self) -> list[str]:
         """What to run."""
@@ -73,24 +71,24 @@ class Server:
         """Starts the server on `core`, waits until it is ready, and stops it at the end."""
         # Variables of the platform that are set for other purposes must not lead a benchmark to real data.
         inherited = {k: v for k, v in os.environ.items() if not k.upper().startswith("TRUNKLINE_")}
-        log = self.folder / "server.log"
-        with log.open("wb") as output:
+        with self.log.open("wb") as output:
             started = time.monotonic()
             process = subprocess.Popen(
                 self.command(),
                 cwd=ROOT,
-                env={**inherited, **self.environment()},
+                env={**inherited, "PYTHONUNBUFFERED": "1", **self.environment()},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
+            self.pid = process.pid
             # Python has started no thread yet, so that all of them will inherit this.
             pin(process.pid, core)
             try:
                 self._wait_ready(process, started)
                 yield
             except Exception as error:
-                error.add_note(f"Its log ends with: {_tail(log)}")
+                error.add_note(f"Its log ends with: {_tail(self.log)}")
                 raise
             finally:
                 _stop(process)

@@ -1,4 +1,4 @@
-"""The servers that the platform is compared with."""
+"""The servers that the platform is compared with, and the provider that its actions call."""
 
 from .base import Server, uvicorn
 
@@ -13,20 +13,20 @@ class Noop(Server):
 
 
 class _Storing(Server):
-    """A server with one SQLite file."""
+    """A server with an application for each database."""
+
+    def command(self) -> list[str]:
+        database = "" if self.place.url is None else "_postgres"
+        return uvicorn(f"benchmarks.apps.{self.name}{database}", self.port)
 
     def environment(self) -> dict[str, str]:
-        return {"BENCHMARK_DATABASE": str(self.folder / "benchmark.db")}
+        return self.place.for_comparison()
 
 
 class GroupCommit(_Storing):
     """The bare server: raw ASGI, raw body, one commit for all that wait."""
 
     name = "group_commit"
-    compared = True
-
-    def command(self) -> list[str]:
-        return uvicorn("benchmarks.apps.group_commit", self.port)
 
 
 class CommitPerRequest(_Storing):
@@ -34,5 +34,11 @@ class CommitPerRequest(_Storing):
 
     name = "commit_per_request"
 
+
+class Provider(Server):
+    """Does at once what actions ask for."""
+
+    name = "provider"
+
     def command(self) -> list[str]:
-        return uvicorn("benchmarks.apps.commit_per_request", self.port)
+        return uvicorn("benchmarks.apps.provider", self.port)

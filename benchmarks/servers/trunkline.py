@@ -1,4 +1,4 @@
-"""The platform: `trunkline serve` with one HMAC-verified connection."""
+"""The platform: `trunkline serve` and `trunkline worker`, and how a client sees them."""
 
 import http.client
 import sys
@@ -8,37 +8,51 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlencode, urlsplit
 
 import orjson
 
-from benchmarks.load import LoadResult
+from benchmarks.databases import Place
+from benchmarks.load import HOST, LoadResult
 from benchmarks.message import SECRET, message_id
 
-from .base import HOST, BenchmarkError, Server
+from .base import BenchmarkError, Server
 
 _CONNECTORS = Path(__file__).resolve().parents[1] / "connectors"
 _PAGE = 1000
 _PAUSE_SECONDS = 0.05
-"""Between two looks at a feed that had no full page to give."""
+"""Between two looks at what has no news."""
 _STALLED_SECONDS = 60.0
-"""How long the feed may bring nothing new while acknowledged events are missing."""
+"""How long nothing may happen while something is missing."""
+
+Role = Literal["all", "api", "worker"]
 
 
 class Trunkline(Server):
-    """Verifies, stores, parses, deduplicates, and offers the events in its feed."""
+    """Verifies, stores, parses, deduplicates, offers the events in its feed, and carries actions out.
+
+    `process` is its number among several on one database: the first one makes the admin key.
+    """
 
     name = "trunkline"
-    compared = True
+
+    def __init__(self, place: Place, role: Role = "all", process: int = 0) -> None:
+        super().__init__(place)
+        self._role = role
+        self._process = process
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "app", "serve", "--port", str(self.port)]
+        if self._role == "worker":
+            return [sys.executable, "-m", "app", "worker"]
+        return [sys.executable, "-m", "app", "serve", "--role", self._role, "--port", str(self.port)]
 
     def environment(self) -> dict[str, str]:
-        return {"TRUNKLINE_DATA_DIR": str(self._data), "TRUNKLINE_CONNECTORS_PATH": str(_CONNECTORS)}
+        return {"TRUNKLINE_CONNECTORS_PATH": str(_CONNECTORS), **self.place.for_platform(self._process)}
 
     def is_ready(self) -> bool:
+        if self._role == "worker":
+            return "Trunkline works" in self.log.read_text(errors="replace")
         with closing(http.client.HTTPConnection(HOST, self.port, timeout=5)) as connection:
             try:
                 connection.request("GET", "/readyz")
@@ -47,24 +61,24 @@ class Trunkline(Server):
                 return False
 
     def webhook_path(self) -> str:
-        body = {"integration": "bench_hmac", "name": "bench", "secrets": {"signing_secret": SECRET}}
-        connection = self._api.call("POST", "/api/v1/connections", expected=201, body=body)
+        return self.new_webhook_path("bench")
+
+    def new_webhook_path(self, name: str) -> str:
+        """Makes a connection; returns where its webhooks go."""
+        body = {"integration": "bench_hmac", "name": name, "secrets": {"signing_secret": SECRET}}
+        connection = self.api.call("POST", "/api/v1/connections", expected=201, body=body)
         return str(urlsplit(connection["webhook_url"]).path)
 
     def wait_readable(self, run: str, load: LoadResult) -> float:
-        return self._feed.wait_readable(run, load)
-
-    @property
-    def _data(self) -> Path:
-        return self.folder / "data"
+        return self.feed.wait_readable(run, load)
 
     @cached_property
-    def _api(self) -> "Api":
-        return Api(self.port, (self._data / "admin.key").read_text().strip())
+    def api(self) -> "Api":
+        return Api(self.port, (self.place.data / "admin.key").read_text().strip())
 
     @cached_property
-    def _feed(self) -> "Feed":
-        return Feed(self._api)
+    def feed(self) -> "Feed":
+        return Feed(self.api)
 
 
 class Api:
@@ -72,6 +86,7 @@ class Api:
 
     def __init__(self, port: int, key: str) -> None:
         self._port = port
+        self.key = key
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
 
     def call(self, method: str, path: str, *, expected: int = 200, body: object = None) -> Any:
@@ -86,10 +101,27 @@ class Api:
             )
         return orjson.loads(answer)
 
+    def wait_finished(self, connection: str) -> float:
+        """Waits until all actions of the connection have ended; returns the time.monotonic()."""
+        last, changed = None, time.monotonic()
+        while True:
+            gate = self.call("GET", f"/api/v1/connections/{connection}/limits")
+            left = gate["running"] + gate["queued"]
+            now = time.monotonic()
+            if left == 0:
+                return now
+            if left != last:
+                last, changed = left, now
+            elif now - changed > _STALLED_SECONDS:
+                raise BenchmarkError(
+                    f"{left} actions have not ended, and none has for {_STALLED_SECONDS:g} s."
+                )
+            time.sleep(_PAUSE_SECONDS)
+
 
 @dataclass
 class Feed:
-    """Reads the events from the beginning on, as a consumer would.
+    """Reads the events from the cursor on, as a consumer would.
 
     An answer without `next` is the end for now. It does not move the cursor, so its events come again with
     the next answer.
@@ -108,6 +140,11 @@ class Feed:
     def wait_readable(self, run: str, load: LoadResult) -> float:
         unacknowledged = set(load.unacknowledged)
         missing = {message_id(run, n) for n in range(load.sent) if n not in unacknowledged}
+        return self.wait_for(missing)
+
+    def wait_for(self, missing: set[str]) -> float:
+        """Waits until all of these have been read; returns the time.monotonic() of the last."""
+        wanted = len(missing)
         found_last = time.monotonic()
         while missing:
             ids = self._read()
@@ -116,7 +153,7 @@ class Feed:
                 found_last = time.monotonic()
             elif time.monotonic() - found_last > _STALLED_SECONDS:
                 raise BenchmarkError(
-                    f"{len(missing)} of {load.acknowledged} acknowledged events are not in the feed, "
+                    f"{len(missing)} of {wanted} acknowledged events are not in the feed, "
                     f"{_STALLED_SECONDS:g} s after the last new one; for example {min(missing)}."
                 )
             if missing and self.at_end:

@@ -79,10 +79,12 @@ class World:
         return f"run_{self.owner}"
 
     def opened(self) -> OpenAttempt:
-        attempt = self.unit(lambda s: attempts.open_attempt(s, Woken(), self.registry, self.id, self.name))
+        [attempt] = self.unit(
+            lambda s: attempts.open_attempts(s, Woken(), self.registry, [self.id], self.name)
+        )
         assert attempt is not None
-        again = self.unit(lambda s: attempts.open_attempt(s, Woken(), self.registry, self.id, "run_x"))
-        assert again is None, "an open attempt is not opened twice"
+        again = self.unit(lambda s: attempts.open_attempts(s, Woken(), self.registry, [self.id] * 2, "run_x"))
+        assert again == [None, None], "an open attempt is not opened twice"
         self.check()
         return attempt
 
@@ -110,7 +112,7 @@ class World:
 
     def close(self, attempt: OpenAttempt, outcome: Outcome) -> None:
         self.unit(
-            lambda s: attempts.close_attempt(s, Woken(), self.registry, self.schedule, attempt, outcome)
+            lambda s: attempts.close_attempts(s, Woken(), self.registry, self.schedule, [(attempt, outcome)])
         )
 
     def carried_out(self, attempt: OpenAttempt) -> Outcome:

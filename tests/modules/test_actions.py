@@ -382,7 +382,7 @@ async def test_an_action_survives_a_clock_that_is_set_back(tmp_path: Path) -> No
     from sqlalchemy import update
 
     from app.infra.clock import now_ms
-    from app.modules.actions.attempts import open_attempt
+    from app.modules.actions.attempts import open_attempts
     from app.modules.actions.models import ActionRow
 
     async def answer(_: Note) -> None:
@@ -396,7 +396,7 @@ async def test_an_action_survives_a_clock_that_is_set_back(tmp_path: Path) -> No
         def set_back(session: Any) -> None:
             later = now_ms() + 300
             session.execute(update(ActionRow).values(state="queued", run_at=later, finished_at=None))
-            assert open_attempt(session, worker.queue, registry, action["id"], "run_x") is None
+            assert open_attempts(session, worker.queue, registry, [action["id"]], "run_x") == [None]
 
         await running.platform.database.write(set_back)
         from tests.support.platform import eventually

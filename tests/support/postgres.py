@@ -33,15 +33,16 @@ SETTINGS = {
 
 
 class PostgresServer:
-    """One server on loopback, with the role `trunkline`, which is no superuser."""
+    """One server on loopback, with the role `trunkline`, which is no superuser. It lives in a new folder
+    `within` another, by default in memory if there is plenty."""
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, *, within: Path | None = None, **settings: str) -> None:
         self._binaries = _binaries()
         self._settings = SETTINGS | settings
         self.port = _free_port()
         self._user: dict[str, object] = {}
         # Not in pytest's own folders: only their owner may enter those, and the server is somebody else.
-        self.folder = Path(tempfile.mkdtemp(prefix="trunkline-pg-", dir=_roomy()))
+        self.folder = Path(tempfile.mkdtemp(prefix="trunkline-pg-", dir=within or _roomy()))
         self.folder.chmod(0o755)
         self.data = self.folder / "data"
         self.log = self.folder / "log"

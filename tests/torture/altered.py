@@ -84,24 +84,23 @@ def attempt_not_opened() -> None:
     from app.modules.actions.attempts import OpenAttempt
     from app.modules.actions.models import ActionRow
 
-    close = runner.close_attempt
-    open_attempt = runner.open_attempt
+    close = runner.close_attempts
+    open_attempts = runner.open_attempts
     run = runner.ActionRunner.run
 
     async def unopened(self: Any, action_id: str) -> None:
         row = await self._database.read(lambda session: session.get(ActionRow, action_id))
         if row is None or row.state != "queued":
             return await run(self, action_id)
-        number, owner = row.attempts + 1, self._nodes.id
         attempt = OpenAttempt(
-            row.id, number, row.connection_id, row.type, row.payload, owner, False, row.integration
-        )
+            row.id, row.attempts + 1, row.connection_id, row.type, row.payload, self._nodes.id, False,
+            row.integration,
+        )  # fmt: skip
         outcome = await self._try(attempt)
 
         def both(session: Any) -> None:
-            if open_attempt(session, self._queue, self._registry, action_id, self._nodes.id):
-                given = (session, self._queue, self._registry, self._schedule, attempt)
-                close(*given, outcome)
+            if open_attempts(session, self._queue, self._registry, [action_id], self._nodes.id) != [None]:
+                close(session, self._queue, self._registry, self._schedule, [(attempt, outcome)])
 
         return await self._database.write(both)
 
@@ -124,13 +123,12 @@ def never_asks() -> None:
 
     from app.modules.actions import runner
 
-    open_attempt = runner.open_attempt
+    open_attempts = runner.open_attempts
 
     def unasked(*given: Any) -> Any:
-        opened = open_attempt(*given)
-        return opened and replace(opened, ask_first=False)
+        return [opened and replace(opened, ask_first=False) for opened in open_attempts(*given)]
 
-    runner.open_attempt = unasked
+    runner.open_attempts = unasked
 
 
 def synchronous_normal() -> None:

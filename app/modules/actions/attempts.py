@@ -16,11 +16,11 @@ What an attempt may end in, and what follows:
                                                    checkable: queued, to ask the provider first; then unknown
 
 An action with an ambiguous try behind it never ends failed or cancelled, but unknown: it may have happened.
-`open` and `close` hold the connection's gate and the action's row, so of two runners that try to open one
-action, one finds it gone.
+`open` and `close` hold the connections' gates and the actions' rows, so of two runners that try to open one
+action, one finds it gone. Both take as many as there are: a node writes those that come together in one unit.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,7 +28,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.infra.clock import now_ms
-from app.infra.db import signal
+from app.infra.db import is_shared, members, signal, table_of
 from app.infra.queue import WorkQueue
 from app.integrations.registry import Registry
 from app.integrations.specs import Limits
@@ -39,9 +39,10 @@ from .gates import (
     Closed,
     blocked_connections,
     closed,
-    gate_of,
+    gates_of,
     limits_of,
     note_attempt,
+    running_of,
     wake_waiting,
 )
 from .models import (
@@ -56,6 +57,7 @@ from .models import (
     UNKNOWN,
     ActionRow,
     Attempt,
+    Gate,
 )
 from .schedule import Schedule
 
@@ -117,27 +119,49 @@ class OpenAttempt:
     integration: str
 
 
-def open_attempt(
-    session: Session, queue: WorkQueue, registry: Registry, action_id: str, owner: str
+def open_attempts(
+    session: Session, queue: WorkQueue, registry: Registry, action_ids: Sequence[str], owner: str
+) -> list[OpenAttempt | None]:
+    """queued -> running, for each action. None if there is nothing to do: it runs already, or has ended, or
+    has to wait. One that waits for a time (also because the clock was set back) gets its wake-up again, for
+    then."""
+    among = {"actions": list(action_ids)}
+    connections: set[str] = set(session.scalars(_CONNECTIONS[is_shared(session)], among))
+    gates = gates_of(session, connections)
+    rows = {row.id: row for row in session.scalars(_ROWS[is_shared(session)], among)}
+    open_now = running_of(session, connections)
+    now = now_ms()
+    opened = []
+    for action_id in action_ids:
+        row, attempt = rows.get(action_id), None
+        if row is not None:
+            running = open_now[row.connection_id]
+            attempt = _open(session, queue, registry, gates[row.connection_id], row, owner, running, now)
+            open_now[row.connection_id] += attempt is not None
+        opened.append(attempt)
+    return opened
+
+
+def _open(
+    session: Session,
+    queue: WorkQueue,
+    registry: Registry,
+    gate: Gate,
+    row: ActionRow,
+    owner: str,
+    running: int,
+    now: int,
 ) -> OpenAttempt | None:
-    """queued -> running. None if there is nothing to do: it runs already, or has ended, or has to wait. One
-    that waits for a time (also because the clock was set back) gets its wake-up again, for then."""
-    connection_id = session.scalar(select(ActionRow.connection_id).where(ActionRow.id == action_id))
-    if connection_id is None:
-        return None
-    gate = gate_of(session, connection_id)
-    row = session.get_one(ActionRow, action_id, with_for_update=True)
     if row.state != QUEUED:
         return None
-    now = now_ms()
     if row.deadline <= now:
         _expire(session, row, now)
         return None
     if row.run_at > now:
-        queue.put(session, RUN, action_id, row.run_at)
+        queue.put(session, RUN, row.id, row.run_at)
         return None
     limits = limits_of(gate, _declared(registry, row.integration))
-    if shut := closed(session, gate, limits, row, now):
+    if shut := closed(gate, limits, row, running, now):
         _wait(session, queue, row, shut, gate.pause_code)
         return None
     row.state, row.owner, row.waiting, row.attempts = RUNNING, owner, None, row.attempts + 1
@@ -162,21 +186,49 @@ def _wait(session: Session, queue: WorkQueue, row: ActionRow, shut: Closed, paus
         queue.put(session, RUN, row.id, shut.until)
 
 
-def close_attempt(
+def close_attempts(
     session: Session,
     queue: WorkQueue,
     registry: Registry,
     schedule: Schedule,
+    ended: Sequence[tuple[OpenAttempt, Outcome]],
+) -> list[bool]:
+    """running -> what became of it, for each; whether its connection is paused by that. If an attempt was
+    abandoned meanwhile and nothing has happened since, the owner's own success still counts; its failure adds
+    nothing."""
+    now = now_ms()
+    gates = gates_of(session, (attempt.connection_id for attempt, _ in ended))
+    among = {"actions": [attempt.action_id for attempt, _ in ended]}
+    rows = {row.id: row for row in session.scalars(_ROWS[is_shared(session)], among)}
+    tries = {(one.action_id, one.number): one for one in session.scalars(_LAST[is_shared(session)], among)}
+    paused = []
+    for attempt, outcome in ended:
+        row = rows.get(attempt.action_id)
+        number = (attempt.action_id, attempt.number)
+        tried = tries.get(number) or session.get(Attempt, number)
+        if row is None or tried is None:
+            paused.append(False)
+            continue
+        gate = gates[attempt.connection_id]
+        paused.append(_close(session, queue, schedule, gate, row, tried, attempt, outcome, now))
+    session.flush()
+    integrations = {attempt.connection_id: attempt.integration for attempt, _ in ended}
+    _wake(session, queue, registry, gates, integrations)
+    return paused
+
+
+def _close(
+    session: Session,
+    queue: WorkQueue,
+    schedule: Schedule,
+    gate: Gate,
+    row: ActionRow,
+    tried: Attempt,
     attempt: OpenAttempt,
     outcome: Outcome,
+    now: int,
 ) -> bool:
-    """running -> what became of it. If the attempt was abandoned meanwhile and nothing has happened since,
-    the owner's own success still counts; its failure adds nothing."""
-    now = now_ms()
-    gate = gate_of(session, attempt.connection_id)
-    row = session.get(ActionRow, attempt.action_id, with_for_update=True)
-    tried = session.get(Attempt, (attempt.action_id, attempt.number))
-    if row is None or tried is None or tried.owner != attempt.owner or tried.state not in (OPEN, UNKNOWN):
+    if tried.owner != attempt.owner or tried.state not in (OPEN, UNKNOWN):
         return False
     abandoned = tried.state == UNKNOWN
     _end(tried, outcome, now)
@@ -188,8 +240,6 @@ def close_attempt(
             # Nobody has tried since: what its owner knows is better than what was assumed.
             row.ambiguous = _ambiguous_before(session, attempt)
             _follow(session, queue, schedule, row, outcome, now)
-    session.flush()
-    wake_waiting(session, queue, gate, limits_of(gate, _declared(registry, row.integration)))
     return paused
 
 
@@ -317,14 +367,35 @@ def abandon_attempts(session: Session, queue: WorkQueue, living: Collection[str]
 def wake_blocked(session: Session, queue: WorkQueue, registry: Registry) -> None:
     """Gives free slots to whoever waits for one, on all connections: the net for those that no attempt's end
     has woken, because its process died or a limit was raised."""
-    for connection_id in blocked_connections(session):
-        gate = gate_of(session, connection_id)
-        integration = session.scalar(
-            select(ActionRow.integration).where(ActionRow.connection_id == connection_id).limit(1)
-        )
-        wake_waiting(session, queue, gate, limits_of(gate, _declared(registry, integration or "")))
+    integrations = blocked_connections(session)
+    _wake(session, queue, registry, gates_of(session, integrations), integrations)
+
+
+def _wake(
+    session: Session,
+    queue: WorkQueue,
+    registry: Registry,
+    gates: Mapping[str, Gate],
+    integrations: Mapping[str, str],
+) -> None:
+    def limits(gate: Gate) -> Limits:
+        return limits_of(gate, _declared(registry, integrations[gate.connection_id]))
+
+    wake_waiting(session, queue, gates.values(), limits)
 
 
 def _declared(registry: Registry, integration: str) -> Limits:
     known = registry.integrations.get(integration)
     return known.connector.limits if known else Limits()
+
+
+_AMONG = members(table_of(ActionRow).c.id, "actions")
+_CONNECTIONS = [select(ActionRow.connection_id).where(among).distinct() for among in _AMONG]
+_ROWS = [select(ActionRow).where(among).order_by(ActionRow.id).with_for_update() for among in _AMONG]
+_LAST = [
+    select(Attempt)
+    .join(ActionRow, ActionRow.id == Attempt.action_id)
+    .where(among, Attempt.number == ActionRow.attempts)
+    for among in _AMONG
+]
+"""The last attempt of each action."""

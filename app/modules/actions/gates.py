@@ -1,7 +1,8 @@
 """How fast a connection's actions go: slots, rate, and the pause while its provider is down.
 
 All of it is in one row for each connection, its gate, so that it holds over restarts and over all processes.
-Whoever opens or closes an attempt holds that row first and the action's row second, in this order everywhere.
+Whoever opens or closes attempts holds the gates first, by their connections' ids, and the actions' rows
+second, in this order everywhere.
 
     slots  at most `concurrency` attempts are open. An action that finds no slot is marked as waiting for one,
            and whoever frees a slot wakes the oldest.
@@ -11,6 +12,8 @@ Whoever opens or closes an attempt holds that row first and the action's row sec
            again.
 """
 
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +21,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.infra.clock import now_ms
-from app.infra.db import insert_if_absent
+from app.infra.db import insert_if_absent, is_shared, members, table_of
 from app.infra.queue import WorkQueue
 from app.integrations.specs import Limits
 
@@ -48,15 +51,28 @@ class Closed:
     until: int | None
 
 
-def gate_of(session: Session, connection_id: str) -> Gate:
-    """The connection's gate, held until the transaction ends."""
-    gate = session.get(Gate, connection_id, with_for_update=True)
-    if gate is None:
+def gates_of(session: Session, connection_ids: Iterable[str]) -> dict[str, Gate]:
+    """The connections' gates, held until the transaction ends."""
+    wanted = sorted(set(connection_ids))
+    gates = _held(session, wanted)
+    missing = [connection_id for connection_id in wanted if connection_id not in gates]
+    for connection_id in missing:
         insert_if_absent(
             session, Gate, connection_id=connection_id, own=False, next_at=0, outages=0, paused_until=0
         )
-        gate = session.get_one(Gate, connection_id, with_for_update=True)
-    return gate
+    return gates | _held(session, missing)
+
+
+def _held(session: Session, connection_ids: list[str]) -> dict[str, Gate]:
+    if not connection_ids:
+        return {}
+    rows = session.scalars(_GATES[is_shared(session)], {"connections": connection_ids})
+    return {gate.connection_id: gate for gate in rows}
+
+
+def gate_of(session: Session, connection_id: str) -> Gate:
+    """The connection's gate, held until the transaction ends."""
+    return gates_of(session, [connection_id])[connection_id]
 
 
 def limits_of(gate: Gate | None, declared: Limits) -> Limits:
@@ -66,12 +82,12 @@ def limits_of(gate: Gate | None, declared: Limits) -> Limits:
     return Limits(gate.concurrency or declared.concurrency, gate.rate, gate.per or 1.0)
 
 
-def closed(session: Session, gate: Gate, limits: Limits, row: ActionRow, now: int) -> Closed | None:
-    """What keeps a due action from being tried, or None. Takes its turn by the rate limit."""
+def closed(gate: Gate, limits: Limits, row: ActionRow, running: int, now: int) -> Closed | None:
+    """What keeps a due action from being tried while `running` attempts of its connection are open, or None.
+    Takes its turn by the rate limit."""
     if gate.paused_until > now:
         return Closed(FOR_PROVIDER, gate.paused_until)
-    slots = 1 if gate.outages >= BREAK_AFTER else limits.concurrency
-    if running(session, gate.connection_id) >= slots:
+    if running >= _slots(gate, limits):
         return Closed(FOR_SLOT, None)
     if limits.rate is None or row.waiting == FOR_RATE:
         return None
@@ -98,10 +114,24 @@ def note_attempt(gate: Gate, *, outage: bool | None, retry_after: float | None, 
     return closed_now
 
 
-def wake_waiting(session: Session, queue: WorkQueue, gate: Gate, limits: Limits) -> None:
+def wake_waiting(
+    session: Session, queue: WorkQueue, gates: Collection[Gate], limits: Callable[[Gate], Limits]
+) -> None:
     """Gives free slots to the actions that have waited longest for one."""
-    slots = 1 if gate.outages >= BREAK_AFTER else limits.concurrency
-    free = slots - running(session, gate.connection_id)
+    ids = [gate.connection_id for gate in gates]
+    blocked = set(session.scalars(_BLOCKED_OF[is_shared(session)], {"connections": ids}))
+    open_now = running_of(session, blocked)
+    for gate in gates:
+        if gate.connection_id in blocked:
+            free = _slots(gate, limits(gate)) - open_now[gate.connection_id]
+            _wake(session, queue, gate, free)
+
+
+def _slots(gate: Gate, limits: Limits) -> int:
+    return 1 if gate.outages >= BREAK_AFTER else limits.concurrency
+
+
+def _wake(session: Session, queue: WorkQueue, gate: Gate, free: int) -> None:
     if free <= 0:
         return
     oldest = (
@@ -140,14 +170,12 @@ def end_pause(session: Session, gate: Gate) -> None:
     session.flush()
 
 
-def running(session: Session, connection_id: str) -> int:
-    """How many of the connection's attempts are open."""
-    return (
-        session.scalar(
-            select(func.count()).where(ActionRow.connection_id == connection_id, ActionRow.state == RUNNING)
-        )
-        or 0
-    )
+def running_of(session: Session, connection_ids: Collection[str]) -> Counter[str]:
+    """How many attempts of each connection are open."""
+    if not connection_ids:
+        return Counter()
+    rows = session.execute(_RUNNING_OF[is_shared(session)], {"connections": list(connection_ids)})
+    return Counter(dict(rows.all()))
 
 
 def waiting(session: Session, connection_id: str) -> int:
@@ -160,9 +188,26 @@ def waiting(session: Session, connection_id: str) -> int:
     )
 
 
-def blocked_connections(session: Session) -> list[str]:
-    """Connections with actions that wait for a slot."""
-    return list(session.scalars(select(ActionRow.connection_id).where(BLOCKED).distinct()))
+def blocked_connections(session: Session) -> dict[str, str]:
+    """The integrations of connections with actions that wait for a slot."""
+    found = select(ActionRow.connection_id, ActionRow.integration).where(BLOCKED).distinct()
+    return dict(session.execute(found).all())
+
+
+_GATES = [
+    select(Gate).where(among).order_by(Gate.connection_id).with_for_update()
+    for among in members(table_of(Gate).c.connection_id, "connections")
+]
+_RUNNING_OF = [
+    select(ActionRow.connection_id, func.count())
+    .where(among, ActionRow.state == RUNNING)
+    .group_by(ActionRow.connection_id)
+    for among in members(table_of(ActionRow).c.connection_id, "connections")
+]
+_BLOCKED_OF = [
+    select(ActionRow.connection_id).where(BLOCKED, among).distinct()
+    for among in members(table_of(ActionRow).c.connection_id, "connections")
+]
 
 
 GateState = Literal["open", "paused", "trying"]

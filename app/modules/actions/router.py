@@ -20,7 +20,7 @@ from app.modules.paging import Cursor, Limit, Page
 
 from .attempts import finished_topic, wake_blocked
 from .deps import QueueDep, RegistryDep, ScheduleDep
-from .gates import end_pause, gate_of, limits_of, running, state_of, waiting
+from .gates import end_pause, gate_of, limits_of, running_of, state_of, waiting
 from .models import ActionRow, Gate
 from .observed import note_requested, write_and_count
 from .schemas import (
@@ -278,7 +278,7 @@ def _gate_out(session: Session, registry: Registry, connection: Connection, gate
         reason=gate.pause_code if gate and state_of(gate, now) != "open" else None,
         paused_until=gate.paused_until if gate and paused else None,
         outages=gate.outages if gate else 0,
-        running=running(session, connection.id),
+        running=running_of(session, [connection.id])[connection.id],
         queued=waiting(session, connection.id),
         limits=LimitsOut.of(limits_of(gate, declared)),
         declared=LimitsOut.of(declared),

@@ -2,15 +2,16 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import orjson
 import structlog
 from pydantic import BaseModel
-from sqlalchemy.orm import Session
 
 from app.errors import NotFound, StorageUnavailable
 from app.infra import metrics
+from app.infra.batches import Batches
 from app.infra.db import Database
 from app.infra.failpoints import failpoint
 from app.infra.nodes import Nodes
@@ -36,9 +37,9 @@ from .attempts import (
     Outcome,
     Verdict,
     abandon_attempts,
-    close_attempt,
+    close_attempts,
     expire_actions,
-    open_attempt,
+    open_attempts,
     wake_blocked,
 )
 from .observed import attempting, note_attempt_closed, write_and_count
@@ -75,6 +76,8 @@ class ActionRunner:
         self._nodes = nodes
         self._schedule = schedule
         self._timeout = timeout
+        self._opening = Batches(self._open_all)
+        self._closing = Batches(self._close_all)
 
     async def start(self) -> None:
         """Call before any work is done: ends what a dead process left open."""
@@ -90,10 +93,15 @@ class ActionRunner:
 
     async def run(self, action_id: str) -> None:
         """Tries one action. Safe to call any number of times: the row says what there is to do."""
-        attempt = await write_and_count(
-            self._database,
-            lambda s: open_attempt(s, self._queue, self._registry, action_id, self._nodes.id),
-        )
+        opening = self._opening.ask(action_id)
+        try:
+            attempt = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The process is stopping, and what was opened meanwhile would look as if it had been tried.
+            if attempt := await opening:
+                message = "The process stopped before this was tried."
+                await asyncio.shield(self._close(attempt, _unsent("not_done", "interrupted", message)))
+            raise
         if attempt is None:
             return
         failpoint("action.opened")
@@ -114,13 +122,22 @@ class ActionRunner:
             await self._database.write(lambda s: wake_blocked(s, self._queue, self._registry))
             await asyncio.sleep(SWEEP_SECONDS)
 
-    async def _close(self, attempt: OpenAttempt, outcome: Outcome) -> None:
-        def unit(session: Session) -> bool:
-            return close_attempt(session, self._queue, self._registry, self._schedule, attempt, outcome)
+    async def _open_all(self, action_ids: Sequence[str]) -> list[OpenAttempt | None]:
+        return await write_and_count(
+            self._database,
+            lambda s: open_attempts(s, self._queue, self._registry, action_ids, self._nodes.id),
+        )
 
+    async def _close_all(self, ended: Sequence[tuple[OpenAttempt, Outcome]]) -> list[bool]:
+        return await write_and_count(
+            self._database,
+            lambda s: close_attempts(s, self._queue, self._registry, self._schedule, ended),
+        )
+
+    async def _close(self, attempt: OpenAttempt, outcome: Outcome) -> None:
         while True:
             try:
-                paused = await write_and_count(self._database, unit)
+                paused = await self._closing.ask((attempt, outcome))
             except StorageUnavailable as error:
                 # The effect has happened: what became of it is worth waiting for.
                 log.warning("outcome_not_stored", action=attempt.action_id, reason=error.message)

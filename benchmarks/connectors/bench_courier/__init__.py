@@ -1,0 +1,1 @@
+"""The connector whose actions the benchmark asks for."""
