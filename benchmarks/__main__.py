@@ -20,6 +20,7 @@ from .plot import svg
 from .report import DATABASES, as_json, judged, print_report
 
 _LONGEST_BURST = 600.0
+_USUAL = [part.name for part in PARTS.values() if not part.on_request]
 
 
 def main() -> int:
@@ -103,9 +104,7 @@ def _options() -> argparse.Namespace:
     ):
         how_much.add_argument(f"--{name}", dest="plan", action="store_const", const=name, help=words)
     parser.set_defaults(plan="default")
-    parser.add_argument(
-        "--only", type=partial(_names, PARTS), default=list(PARTS), help=f"of {','.join(PARTS)}"
-    )
+    parser.add_argument("--only", type=partial(_names, PARTS), default=_USUAL, help=f"of {','.join(PARTS)}")
     parser.add_argument(
         "--database",
         type=partial(_names, DATABASES),
