@@ -41,14 +41,17 @@ $(EMULATORS_NODE): $(EMULATORS_STAMP) $(EMULATORS)/package.json $(EMULATORS)/pac
 	ci --prefix $(EMULATORS) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $(EMULATORS_NODE)
 
-.PHONY: help install demo serve test emulators check bench torture docs lock clean
+.PHONY: help install demo cluster-demo serve test emulators check bench torture docs lock clean
 help: ## Show what make can do
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## Set up .venv
 
 demo: $(STAMP) ## Run the main job against a local Telegram stand-in (ARGS=--once: check and exit)
 	@$(BIN)/trunkline demo $(ARGS)
+
+cluster-demo: $(STAMP) ## Five nodes over PostgreSQL, killed one by one: what is lost? (ARGS="--seconds 120")
+	@$(BIN)/python -m tests.torture --only cluster $(ARGS)
 
 serve: $(STAMP) ## Run the platform on SQLite (ARGS="--port 8080")
 	@$(BIN)/trunkline serve $(ARGS)
