@@ -13,7 +13,6 @@ from tests.support.platform import eventually
 from tests.support.process import PlatformProcess, connect, platform_process, walk
 from tests.torture.provider import Provider, running
 
-
 CONCURRENCY = 16
 
 
@@ -71,7 +70,9 @@ async def scene(tmp_path: Path, connectors: Path) -> AsyncIterator[Scene]:
     provider = Provider()
     async with (
         running(provider) as provider_url,
-        platform_process(tmp_path / "data", connectors=connectors, action_concurrency=CONCURRENCY) as platform,
+        platform_process(
+            tmp_path / "data", connectors=connectors, action_concurrency=CONCURRENCY
+        ) as platform,
         platform.client() as client,
     ):
         connection = await connect(client, "courier", settings={"base_url": provider_url})
