@@ -45,7 +45,7 @@ from app.errors import StorageUnavailable
 
 from .clock import now_ms
 from .db import Database, Signals, signal
-from .postgres import Link, connect, reason_of
+from .postgres import TROUBLE, Link, connect, reason_of
 from .queue import LAST_WORDS, TOPIC, Handler, retry_pause
 
 log = structlog.get_logger()
@@ -143,7 +143,7 @@ class PgQueuerQueue:
         finally:
             manager.shutdown.set()
         fault = driver.lost.result() if driver.lost.done() else loop.exception()
-        if isinstance(fault, OSError | asyncpg.PostgresError | asyncpg.InterfaceError):
+        if isinstance(fault, TROUBLE):
             words = f"The work queue cannot reach the database ({reason_of(fault)})."
             raise StorageUnavailable(words) from fault
         raise fault or RuntimeError("PgQueuer's loop ended by itself.")

@@ -69,6 +69,10 @@ NOTICE_PAUSE = 0.01
 LINK_CHECK = 5.0
 LINK_PAUSE = 0.5
 
+TROUBLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What the driver raises when the server goes away; the last, when it is asked for something between the
+server's farewell and the end of the connection."""
+
 OLDEST_SERVER = 14
 """The oldest major version that PostgreSQL's own project still maintains."""
 
@@ -654,7 +658,11 @@ class _Link:
     async def _connect(self) -> Link:
         connection = await connect(self._url)
         connection.add_termination_listener(lambda _: self._news.set())
-        await connection.add_listener(CHANNEL, self._on_notice)
+        try:
+            await connection.add_listener(CHANNEL, self._on_notice)
+        except BaseException:
+            connection.terminate()
+            raise
         self._connection = connection
         return connection
 
@@ -674,7 +682,7 @@ class _Link:
                         log.info("database_link_restored")
                     down = False
                 await self._serve(connection)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, StorageUnavailable) as error:
+            except (*TROUBLE, StorageUnavailable) as error:
                 self._connection = None
                 if connection is not None:
                     connection.terminate()
@@ -734,5 +742,5 @@ async def _end(connection: Link | None) -> None:
         return
     try:
         await connection.close(timeout=2.0)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except TROUBLE:
         connection.terminate()

@@ -312,6 +312,26 @@ async def test_a_link_that_was_cut_comes_back_and_wakes_everybody(
         await until(told)
 
 
+async def test_a_link_that_breaks_while_it_comes_back_comes_back_all_the_same(
+    database: PostgresDatabase, other: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen, broken = asyncpg.Connection.add_listener, []
+
+    async def once_broken(self: Any, *given: Any) -> None:
+        if not broken:
+            # What the driver raises between the server's last words and the end of the connection.
+            broken.append(self)
+            raise asyncpg.InternalClientError("another operation is in progress")
+        await listen(self, *given)
+
+    monkeypatch.setattr(asyncpg.Connection, "add_listener", once_broken)
+    with other.signals.subscribe("anything") as news:
+        assert await terminate(database) > 0
+        assert await news.wait(10)
+    assert broken
+    assert all(connection.is_closed() for connection in broken)
+
+
 async def terminate(database: PostgresDatabase) -> int:
     """Has the server end all connections of the database but the one that asks."""
     link = await connect(database.url)
