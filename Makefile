@@ -41,7 +41,7 @@ $(EMULATORS_NODE): $(EMULATORS_STAMP) $(EMULATORS)/package.json $(EMULATORS)/pac
 	ci --prefix $(EMULATORS) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $(EMULATORS_NODE)
 
-.PHONY: help install demo serve test emulators check bench torture cluster-demo docs lock clean
+.PHONY: help install demo cluster-demo serve test emulators check bench torture docs lock clean
 help: ## Show what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -49,6 +49,9 @@ install: $(STAMP) ## Set up .venv
 
 demo: $(STAMP) ## Run the main job against a local Telegram stand-in (ARGS=--once: check and exit)
 	@$(BIN)/trunkline demo $(ARGS)
+
+cluster-demo: $(STAMP) ## Five nodes over PostgreSQL, killed under load: what is lost? Two minutes (ARGS="--seconds 600")
+	@$(BIN)/python -m tests.torture --only cluster $(ARGS)
 
 serve: $(STAMP) ## Run the platform on SQLite (ARGS="--port 8080")
 	@$(BIN)/trunkline serve $(ARGS)
@@ -66,7 +69,7 @@ check: $(STAMP) ## Formatting, lint, types, import rules, generated docs
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m scripts.generate_docs --check
 
-bench: $(STAMP) ## Measure throughput as ratios within one run (ARGS=--quick)
+bench: $(STAMP) ## Measure both databases, as ratios within one run (ARGS=--quick)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 # Only where there is no C compiler is one installed, from its own lock file.
@@ -74,10 +77,6 @@ torture: $(STAMP) ## Try to break every promise, seven minutes (ARGS=--long: hal
 	@command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || \
 		$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-torture.lock
 	@$(BIN)/python -m tests.torture $(ARGS)
-
-# PostgreSQL comes from a wheel.
-cluster-demo: $(STAMP) ## Break nodes and PostgreSQL under load, two minutes (ARGS="--seconds 600")
-	@$(BIN)/python -m tests.torture --only cluster $(ARGS)
 
 docs: $(STAMP) ## Regenerate the generated pages in docs/
 	@$(BIN)/python -m scripts.generate_docs

@@ -47,6 +47,13 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=8080, description="Port to listen on; 0 takes a free one"
     )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port of its own for /metrics, /healthz and /readyz, 0 for a free one; without it "
+        "`trunkline serve` has them on its port, and `trunkline worker` listens to nothing",
+    )
     public_url: str | None = Field(
         default=None,
         description="Where providers reach this platform, such as https://hooks.example.com; "

@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.config import Settings
-from app.infra import failpoints, metrics, tracing
+from app.infra import failpoints, tracing
 from app.infra import log as logging_setup
 from app.infra.db import Database
 from app.infra.listener import bind, url_of
@@ -85,7 +85,6 @@ async def open_platform(
     core = await open_core(settings, settings.role, base_url, busy=busy, registry=registry)
     try:
         refusals = Refusals()
-        metrics.show_from_the_start(list(core.registry.integrations))
         api = build_api(
             settings.max_request_bytes,
             database=core.database,
@@ -98,7 +97,7 @@ async def open_platform(
             base_url=base_url,
         )
         ingress = WebhookIngress(
-            MetricsEndpoint(api, core.database),
+            api if settings.metrics_port is not None else MetricsEndpoint(api, core.database),
             core.database,
             Directory(core.database, core.connections, cache_seconds=core.cache_seconds),
             refusals,
@@ -109,6 +108,8 @@ async def open_platform(
             max_body=settings.max_body_bytes,
             base_url=base_url,
         )
+        if core.monitor is not None:
+            core.monitor.start()
         if settings.role == "all":
             await core.worker.start()
     except BaseException:

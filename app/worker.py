@@ -4,6 +4,7 @@ process that does only that."""
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import IO
@@ -14,13 +15,16 @@ from sqlalchemy.orm import Session
 from app.config import Settings
 from app.errors import StartupError, StorageUnavailable
 from app.infra import log as logging_setup
+from app.infra import metrics, tracing
 from app.infra.clock import DAY_MS, now_ms
 from app.infra.crypto import decode_master_key, master_key_from_file, write_private
 from app.infra.db import Database
+from app.infra.listener import bind
 from app.infra.migrate import prepare_postgres, upgrade
 from app.infra.nodes import TOPIC as LEASES
 from app.infra.nodes import Fleet, Nodes, SoleNode
 from app.infra.queue import EmbeddedQueue, WorkQueue
+from app.infra.server import SideServer
 from app.infra.sqlite import SqliteDatabase, lock_data_dir, make_data_dir, writer_engine
 from app.integrations.registry import Registry
 from app.modules.access.service import NewKey, first_admin_key
@@ -38,6 +42,7 @@ from app.modules.integrations.service import (
     connections_without_connector,
     sync_catalogue,
 )
+from app.modules.monitoring.apart import monitoring
 from app.modules.polling.poller import Poller
 from app.modules.secrets.service import DatabaseSecrets, EnvironmentSecrets, TenantKeys, has_master_key
 from app.modules.webhooks.processor import Processor
@@ -80,10 +85,14 @@ class Core:
     admin_key: str | None
     """The admin key, for the process that made it."""
     cache_seconds: float | None
+    monitor: SideServer | None
+    """What shows how the process is, if that has a port of its own; to be started."""
     _lock: IO[str] | None
 
     async def close(self) -> None:
         await self.worker.stop()
+        if self.monitor is not None:
+            await self.monitor.close()
         await self.instances.close()
         await self.nodes.close()
         await self.database.close()
@@ -115,7 +124,10 @@ async def open_core(
         make_data_dir(settings.data_dir)
     database: Database | None = None
     nodes: Nodes | None = None
+    listener: socket.socket | None = None
     try:
+        if settings.metrics_port is not None:
+            listener = bind(settings.host, settings.metrics_port, "metrics_port")
         database = await _open_database(settings)
         registry = registry or Registry.discover(settings.connectors_path)
         for broken in registry.broken:
@@ -123,9 +135,21 @@ async def open_core(
         keys, admin = await _open_keys(settings, database)
         nodes = await _join(settings, database, role)
         return await _put_together(
-            settings, database, nodes, registry, keys, admin, lock, role=role, base_url=base_url, busy=busy
+            settings,
+            database,
+            nodes,
+            registry,
+            keys,
+            admin,
+            SideServer(monitoring(database), listener) if listener is not None else None,
+            lock,
+            role=role,
+            base_url=base_url,
+            busy=busy,
         )
     except BaseException:
+        if listener is not None:
+            listener.close()
         if nodes is not None:
             await nodes.close()
         if database is not None:
@@ -185,6 +209,7 @@ async def _put_together(
     registry: Registry,
     keys: TenantKeys,
     admin: NewKey | None,
+    monitor: SideServer | None,
     lock: IO[str] | None,
     *,
     role: str,
@@ -226,6 +251,7 @@ async def _put_together(
         ),
         registration=Registration(database, connections, instances, nodes, settings.public_url),
     )
+    metrics.show_from_the_start(list(registry.integrations))
     await database.write(lambda session: sync_catalogue(session, registry))
     if role != "api":
         await database.write(connections.register_all)
@@ -250,6 +276,7 @@ async def _put_together(
         worker,
         admin.key if admin else None,
         cache_seconds,
+        monitor,
         lock,
     )
 
@@ -382,6 +409,7 @@ async def _keep_running(name: str, loop: Callable[[], Awaitable[None]]) -> None:
 async def work(settings: Settings, ready: Callable[[Core], None]) -> None:
     """Runs a worker until SIGINT or SIGTERM. `ready` is called once it works."""
     logging_setup.configure(settings.log_level, settings.log_format)
+    tracing.start(os.environ)
     os.umask(0o077)  # what is stored is nobody else's business
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -391,8 +419,11 @@ async def work(settings: Settings, ready: Callable[[Core], None]) -> None:
         settings, "worker", lambda: settings.public_url or f"http://{settings.host}:{settings.port}"
     )
     try:
+        if core.monitor is not None:
+            core.monitor.start()
         await core.worker.start()
         ready(core)
         await stop.wait()
     finally:
         await core.close()
+        await tracing.stop()

@@ -20,6 +20,7 @@ from .plot import svg
 from .report import DATABASES, as_json, judged, print_report
 
 _LONGEST_BURST = 600.0
+_USUAL = [part.name for part in PARTS.values() if not part.on_request]
 
 
 def main() -> int:
@@ -44,13 +45,12 @@ def main() -> int:
                 storage.close()
     results = bench.results
     print_report(Console(highlight=False, width=None if sys.stdout.isatty() else 130), results, plan, cores)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        report = as_json(results, plan, cores, machine, sys.argv[1:])
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
-        picture = options.json.with_suffix(".svg")
-        picture.write_text(svg(results, f"{machine['machine']}, {machine['cores']} cores, medians"))
-        notes.print(f"{options.json} and {picture} have the figures.")
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    report = as_json(results, plan, cores, machine, sys.argv[1:])
+    options.json.write_text(json.dumps(report, indent=2) + "\n")
+    picture = options.json.with_suffix(".svg")
+    picture.write_text(svg(results, f"{machine['machine']}, {machine['cores']} cores, medians"))
+    notes.print(f"{options.json} and {picture} have the figures.")
     notes.print(f"It took {time.monotonic() - began:.0f} s.")
     if results.errors:
         return 1
@@ -103,9 +103,7 @@ def _options() -> argparse.Namespace:
     ):
         how_much.add_argument(f"--{name}", dest="plan", action="store_const", const=name, help=words)
     parser.set_defaults(plan="default")
-    parser.add_argument(
-        "--only", type=partial(_names, PARTS), default=list(PARTS), help=f"of {','.join(PARTS)}"
-    )
+    parser.add_argument("--only", type=partial(_names, PARTS), default=_USUAL, help=f"of {','.join(PARTS)}")
     parser.add_argument(
         "--database",
         type=partial(_names, DATABASES),
@@ -114,7 +112,13 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=_count, help="default 3")
     parser.add_argument("--seconds", type=_seconds, help="of the bursts that are compared; default 2")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="all figures to FILE, a picture beside it")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        default=Path("bench-results/run.json"),
+        help="all figures to FILE (%(default)s), a picture beside it",
+    )
     parser.add_argument("--strict", action="store_true", help="exit 1 if a budget is missed")
     parser.add_argument(
         "--dir", type=Path, default=Path("bench-results"), help="where the servers keep their data meanwhile"

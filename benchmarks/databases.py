@@ -46,6 +46,14 @@ class Storage:
         """A new one, for a server in `folder`."""
         raise NotImplementedError
 
+    def size(self, place: Place) -> int:
+        """Bytes on disk, with indexes."""
+        raise NotImplementedError
+
+    def logged(self) -> int | None:
+        """Bytes that have ever been written to the write-ahead log; None where that is not counted."""
+        return None
+
     def forget(self, place: Place) -> None:
         """It is not needed any more."""
 
@@ -60,6 +68,9 @@ class Sqlite(Storage):
 
     def place(self, folder: Path) -> Place:
         return Place(folder)
+
+    def size(self, place: Place) -> int:
+        return (place.data / "trunkline.db").stat().st_size
 
 
 class Postgres(Storage):
@@ -77,6 +88,14 @@ class Postgres(Storage):
 
     def place(self, folder: Path) -> Place:
         return Place(folder, self._server.create_database(template=self._server.migrated()))
+
+    def size(self, place: Place) -> int:
+        assert place.url is not None
+        name = place.url.rpartition("/")[2].partition("?")[0]
+        return int(self._server.psql(f"SELECT pg_database_size('{name}')"))
+
+    def logged(self) -> int | None:
+        return int(self._server.psql("SELECT pg_current_wal_lsn() - '0/0'"))
 
     def forget(self, place: Place) -> None:
         assert place.url is not None

@@ -56,6 +56,15 @@ def memory_mb(pid: int) -> tuple[float, float] | None:
     return now, highest
 
 
+def cpu_seconds(pid: int) -> float | None:
+    """The processor time that the process has used; None where the system does not tell."""
+    told = Path(f"/proc/{pid}/stat")
+    if not told.exists():
+        return None
+    fields = told.read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def facts(folder: Path) -> dict[str, object]:
     """The machine and the versions, as far as they matter for the figures."""
     return {

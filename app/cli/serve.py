@@ -18,6 +18,7 @@ from .supervision import stop_at_end_of_stdin
 
 if TYPE_CHECKING:
     from app.main import Platform
+    from app.worker import Core
 
 app = single()
 
@@ -89,10 +90,16 @@ def facts(platform: "Platform", url: str) -> dict[str, Any]:
     broken = [{"source": b.source, "reason": b.reason, "remedy": b.remedy} for b in platform.registry.broken]
     return {
         "url": url,
+        "metrics_url": metrics_url(platform.core),
         "data_dir": str(platform.settings.data_dir),
         "admin_key": platform.admin_key,
         "broken": broken,
     }
+
+
+def metrics_url(core: "Core") -> str | None:
+    """Where its metrics are, if they have a port of their own."""
+    return None if core.monitor is None else f"{core.monitor.url}/metrics"
 
 
 def announce(out: Output, ready: Mapping[str, Any]) -> None:
@@ -102,6 +109,8 @@ def announce(out: Output, ready: Mapping[str, Any]) -> None:
         return
     folder = Path(ready["data_dir"])
     out.text(f"Trunkline listens on {ready['url']}\nData is in {folder}")
+    if ready["metrics_url"]:
+        out.text(f"Metrics are at {ready['metrics_url']}")
     if ready["admin_key"]:
         out.text(
             f"Admin key: {ready['admin_key']}\n"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from .commands import local, single
 from .flags import Flags, settings_flags, warn_about_variables
 from .output import Output
-from .serve import StopWithStdin, run_to_the_end
+from .serve import StopWithStdin, metrics_url, run_to_the_end
 from .supervision import stop_at_end_of_stdin
 
 if TYPE_CHECKING:
@@ -18,10 +18,11 @@ app = single()
 @local(app, "worker", "trunkline worker --public-url https://hooks.example.com")
 @settings_flags(skip="out")
 def worker(out: Output, flags: Flags, stop_with_stdin: StopWithStdin = False) -> None:
-    """Process webhooks, poll, carry actions out, and listen to no requests, until it is asked to stop.
+    """Process webhooks, poll, carry actions out, and take no requests, until it is asked to stop.
 
     Any number of workers share the work, beside `trunkline serve --role api` or `trunkline serve`. They need
-    the same TRUNKLINE_DATABASE_URL, TRUNKLINE_MASTER_KEY, --public-url and --connectors-path.
+    the same TRUNKLINE_DATABASE_URL, TRUNKLINE_MASTER_KEY, --public-url and --connectors-path. With
+    --metrics-port a worker answers /metrics, /healthz and /readyz there, and nothing else.
     """
     from app.config import load_settings
 
@@ -37,8 +38,10 @@ def worker(out: Output, flags: Flags, stop_with_stdin: StopWithStdin = False) ->
 
 def _announce(out: Output, core: "Core") -> None:
     if out.as_json:
-        out.line({"node": core.nodes.id, "admin_key": core.admin_key})
+        out.line({"node": core.nodes.id, "metrics_url": metrics_url(core), "admin_key": core.admin_key})
         return
     out.text(f"Trunkline works, as {core.nodes.id}.")
+    if url := metrics_url(core):
+        out.text(f"Metrics are at {url}")
     if core.admin_key:
         out.text(f"Admin key: {core.admin_key}\nIt is shown this once and kept in the data folder.")

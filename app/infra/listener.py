@@ -1,12 +1,12 @@
-"""The socket that the platform listens on."""
+"""The sockets that the platform listens on."""
 
 import socket
 
 from app.errors import StartupError
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises StartupError if the address cannot be had."""
+def bind(host: str, port: int, setting: str = "port") -> socket.socket:
+    """A listening socket. Raises StartupError, which names the setting, if the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol left open, asyncio would not switch Nagle's algorithm off: 40 ms for each answer.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -17,7 +17,8 @@ def bind(host: str, port: int) -> socket.socket:
         listener.close()
         raise StartupError(
             f"Cannot listen on {host}:{port} ({error.strerror}).",
-            remedy="Stop what uses it, or choose another with TRUNKLINE_PORT or --port.",
+            remedy="Stop what uses it, or choose another with "
+            f"TRUNKLINE_{setting.upper()} or --{setting.replace('_', '-')}.",
         ) from None
     listener.listen(2048)
     return listener

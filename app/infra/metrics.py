@@ -49,17 +49,14 @@ CODES = frozenset(
         *("not_an_event", "not_storable", "payload_not_json", "poll_timeout", "reply_too_late"),
         "undeclared_event",
         # Connections that cannot be used.
-        *(
-            "connection_disabled",
-            "connection_unusable",
-            "integration_unavailable",
-            "not_found",
-            "secret_unreadable",
-        ),
+        *("connection_unusable", "integration_unavailable", "not_found", "secret_unreadable"),
         "storage_unavailable",
         # Providers.
         *("authentication_failed", "not_sent", "provider_error", "provider_unavailable", "rate_limited"),
         "rejected",
+        # Actions.
+        *("cannot_tell", "connection_disabled", "internal_error", "interrupted", "invalid_payload"),
+        "timeout",
     }
 )
 """The codes that are labels. A test holds this against the code."""
@@ -175,11 +172,26 @@ ATTEMPTS = _counter(
     "happened, might later), ambiguous (it may have happened).",
     *("integration", "verdict"),
 )
+ATTEMPTS_FAILED = _counter(
+    "trunkline_action_attempts_failed",
+    "Tries of actions that did not succeed, by reason.",
+    *("integration", "code"),
+)
+RETRIES = _counter(
+    "trunkline_action_retries", "Tries of actions that were not their action's first.", "integration"
+)
 ATTEMPT_SECONDS = _histogram(
     "trunkline_action_attempt_seconds",
     "How long the connector and its provider took for one try of an action.",
     SLOW,
     "integration",
+)
+PROVIDER_SECONDS = _histogram(
+    "trunkline_provider_request_seconds",
+    "How long a provider took for one request (long polls: as long as they wait), by the first digit of its "
+    "status: 2xx to 5xx; none: it gave no answer.",
+    SLOW,
+    *("integration", "status"),
 )
 ACTIONS_ENDED = _counter(
     "trunkline_actions_ended",
@@ -202,5 +214,5 @@ GCCollector(registry=REGISTRY)
 def show_from_the_start(integrations: Sequence[str]) -> None:
     """Lets these integrations' counters begin at 0, so that their first increase is seen as one."""
     for key in integrations:
-        for counter in (WEBHOOKS_PROCESSED, EVENTS_STORED, CONNECTIONS_PAUSED):
+        for counter in (WEBHOOKS_PROCESSED, EVENTS_STORED, RETRIES, CONNECTIONS_PAUSED):
             counter(key)

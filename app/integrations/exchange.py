@@ -1,17 +1,23 @@
-"""The span of each exchange with a provider, inside whatever is being traced.
+"""What is seen of each exchange with a provider: how long it took, and its span inside whatever is traced.
 
 Method, host and status: no path and no query, because some providers carry the credential there, and nothing
 that an exception says. The tracer comes with the context and not from the process-wide provider: that would
 wake the instrumentation that libraries bring along, which records paths, queries and what exceptions say.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import httpx2
 from opentelemetry import trace
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode, Tracer
+
+Observe = Callable[[float, int | None], None]
+"""Told of each exchange: its seconds, and its status or None if there was no answer."""
+
+current_observer: ContextVar[Observe | None] = ContextVar("current_observer", default=None)
+"""Whom a client that is made now tells: so that a connector's own client does, too."""
 
 _current_tracer: ContextVar[Tracer | None] = ContextVar("current_tracer", default=None)
 

@@ -12,6 +12,7 @@ import logging
 import re
 import ssl
 import string
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ import httpcore2
 import httpx2
 
 from .errors import AuthenticationFailed, NotSent, ProviderError, RateLimited, Rejected, Unavailable
-from .exchange import exchange_span, note_answer
+from .exchange import current_observer, exchange_span, note_answer
 from .guard import GuardedTransport
 
 # At INFO it logs every URL, and some providers carry the credential in it.
@@ -167,6 +168,7 @@ class ConnectorHttp:
         self._timeout = timeout
         self._explain = explain
         self._redact = frozenset(redact)
+        self._observe = current_observer.get()
         self._stand_in = transport is not None
         self._client = httpx2.AsyncClient(
             transport=transport, verify=_ssl_context() if transport is None else True, follow_redirects=False
@@ -188,6 +190,7 @@ class ConnectorHttp:
         bound._timeout = self._timeout if timeout is None else timeout
         bound._explain = explain or self._explain
         bound._redact = self._redact | frozenset(redact)
+        bound._observe = self._observe
         bound._stand_in = self._stand_in
         bound._client = self._client
         return bound
@@ -292,10 +295,13 @@ class ConnectorHttp:
                 f"The request could not be made ({type(error).__name__}): look at its URL, headers and body.",
                 hopeless=True,
             ) from None
+        began = time.monotonic()
+        status: int | None = None
         try:
             with exchange_span(request) as span:
                 response = await self._send(request, trace)
-                note_answer(span, response.status_code)
+                status = response.status_code
+                note_answer(span, status)
         except httpx2.HTTPError as error:
             raise self._fault(error, trace) from None
         except ProviderError:
@@ -305,6 +311,9 @@ class ConnectorHttp:
             if self._stand_in:
                 raise
             raise self._oddity(error, trace) from None
+        finally:
+            if self._observe is not None:
+                self._observe(time.monotonic() - began, status)
         if response.status_code >= 300:
             rejection = self._rejection(response)
             if response.status_code in _DONE_ELSEWHERE and trace.effect:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from benchmarks.bench import Bench, Plan, Record
 from benchmarks.databases import Storage
 
-from . import acknowledge, actions, backlog, fan_in, processes, stored
+from . import acknowledge, actions, backlog, fan_in, observing, processes, stored
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Part:
     rounds: int = 1
     databases: tuple[str, ...] = ("sqlite", "postgres")
     wanted: Callable[[Plan], bool] = lambda plan: True
+    on_request: bool = False
+    """Whether it is left out unless --only names it."""
 
 
 PARTS = {
@@ -30,6 +32,7 @@ PARTS = {
         Part("fan_in", "Fan-in from many connections", fan_in.measure),
         Part("stored", "Cost of one webhook when many are stored", stored.measure, rounds=2),
         Part("processes", "Several processes", processes.measure, databases=("postgres",)),
+        Part("observing", "What metrics and traces cost", observing.measure, rounds=100, on_request=True),
         Part("backlog", "Start with a backlog", backlog.measure, wanted=lambda plan: plan.backlog_mb > 0),
     )
 }

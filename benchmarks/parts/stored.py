@@ -19,16 +19,21 @@ def measure(bench: Bench, storage: Storage, record: Record) -> None:
         have = 1
         for stored in plan.stored:
             newest = add_processed(place, stored - have)
+            row = f"{stored} stored"
+            record(row, "bytes each", storage.size(place) / stored)
             server = Trunkline(place)
             with bench.running(server):
                 server.feed.cursor = str(newest)
                 targets = [(server.port, path)]
                 bench.burst(server, targets, f"warm{stored}", connections=64, seconds=9.0, requests=500)
+                logged = storage.logged()
                 burst = bench.burst(
                     server, targets, f"cost{stored}", connections=64, seconds=60.0, requests=plan.costed
                 )
+                if logged is not None:
+                    record(row, "log bytes each", ((storage.logged() or 0) - logged) / plan.costed)
             assert burst.end_to_end is not None
-            record(f"{stored} stored", "µs each", 1_000_000 / burst.end_to_end)
-            record(f"{stored} stored", "p99 ms", burst.load.p99_ms)
-            record(f"{stored} stored", "ready s", server.startup_seconds)
+            record(row, "µs each", 1_000_000 / burst.end_to_end)
+            record(row, "p99 ms", burst.load.p99_ms)
+            record(row, "ready s", server.startup_seconds)
             have = stored + 500 + plan.costed

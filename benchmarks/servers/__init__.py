@@ -1,7 +1,16 @@
 """The servers under test."""
 
 from .base import BenchmarkError, Server
-from .comparison import CommitPerRequest, GroupCommit, Noop, Provider
+from .comparison import Collector, CommitPerRequest, GroupCommit, Noop, Provider
 from .trunkline import Trunkline
 
-__all__ = ["BenchmarkError", "CommitPerRequest", "GroupCommit", "Noop", "Provider", "Server", "Trunkline"]
+__all__ = [
+    "BenchmarkError",
+    "Collector",
+    "CommitPerRequest",
+    "GroupCommit",
+    "Noop",
+    "Provider",
+    "Server",
+    "Trunkline",
+]

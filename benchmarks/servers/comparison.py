@@ -1,4 +1,5 @@
-"""The servers that the platform is compared with, and the provider that its actions call."""
+"""The servers that the platform is compared with, the provider that its actions call, and who takes its
+traces."""
 
 from .base import Server, uvicorn
 
@@ -33,6 +34,15 @@ class CommitPerRequest(_Storing):
     """FastAPI and SQLAlchemy, one commit per request."""
 
     name = "commit_per_request"
+
+
+class Collector(Server):
+    """Takes the platform's traces."""
+
+    name = "collector"
+
+    def command(self) -> list[str]:
+        return uvicorn("benchmarks.apps.collector", self.port)
 
 
 class Provider(Server):

@@ -5,20 +5,25 @@ import asyncio
 import hashlib
 import hmac
 import re
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import event, text
+from sqlalchemy.orm import Session
 
-from app.errors import StorageUnavailable
+from app.errors import StartupError, StorageUnavailable
 from app.infra import metrics
 from app.infra.metrics import CODES, DECLARED
 from app.integrations import errors
 from app.integrations.errors import AuthenticationFailed, InboundError, Refused
 from app.integrations.specs import ActionSpec, PollSpec
+from app.modules.monitoring.service import Depths, read_depths
 from tests.support.connectors import ChatConnector, Note, OpenConnector
 from tests.support.platform import Running, eventually, running_platform
 from tests.support.provider import Provider
@@ -154,26 +159,30 @@ async def test_a_fault_of_ours_is_counted_as_500(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("fault", "action", "verdict", "state"),
+    ("fault", "verdict", "state", "status", "code"),
     [
-        ("", "send_note", "succeeded", "succeeded"),
-        ("400", "send_note", "refused", "failed"),
-        ("reset after effect", "send_note", "ambiguous", "unknown"),
+        ("", "succeeded", "succeeded", "2xx", ""),
+        ("400", "refused", "failed", "4xx", "rejected"),
+        ("500 after effect", "ambiguous", "unknown", "5xx", "provider_unavailable"),
+        ("reset after effect", "ambiguous", "unknown", "none", "provider_unavailable"),
     ],
 )
 async def test_an_action_that_ends_is_counted(
-    tmp_path: Path, fault: str, action: str, verdict: str, state: str
+    tmp_path: Path, fault: str, verdict: str, state: str, status: str, code: str
 ) -> None:
     async with Provider.running() as provider, running_platform(tmp_path, Chat) as running:
         provider.fault = fault
         connection = await connect_chat(running, settings={"base_url": provider.url})
         before = await scrape(running)
-        ended = await running.act(connection["id"], action, {"text": "x"})
+        ended = await running.act(connection["id"], "send_note", {"text": "x"})
         assert ended["state"] == state
         name = f"trunkline_action_attempts_total integration=chat verdict={verdict}"
         after = await eventually(lambda: scrape(running), lambda s: s.get(name, 0) > before.get(name, 0))
-    unknown = {"trunkline_actions state=unknown": 1} if state == "unknown" else {}
-    assert moved(before, after) == unknown | {
+    more = {"trunkline_actions state=unknown": 1} if state == "unknown" else {}
+    if code:
+        more[f"trunkline_action_attempts_failed_total code={code} integration=chat"] = 1
+    assert moved(before, after) == more | {
+        f"trunkline_provider_request_seconds_count integration=chat status={status}": 1,
         name: 1,
         "trunkline_action_attempt_seconds_count integration=chat": 1,
         f"trunkline_actions_ended_total integration=chat state={state}": 1,
@@ -212,10 +221,34 @@ async def test_a_provider_that_is_down_shows_as_attempts_and_one_pause(tmp_path:
         due = await eventually(lambda: scrape(running), lambda s: s["trunkline_actions state=running"] == 0)
     changes = moved(before, due)
     assert changes["trunkline_connection_pauses_total integration=chat"] == 1
-    assert changes["trunkline_action_attempts_total integration=chat verdict=not_done"] >= 5
+    tries = changes["trunkline_action_attempts_total integration=chat verdict=not_done"]
+    assert tries >= 5
+    assert changes["trunkline_action_attempts_failed_total code=not_sent integration=chat"] == tries
+    assert changes["trunkline_provider_request_seconds_count integration=chat status=none"] == tries
     assert changes["trunkline_actions state=queued"] == 6
     assert not any("ended" in name for name in changes), "all of them are tried again"
     assert after[name] == 1
+
+
+async def test_tries_after_the_first_are_counted_as_retries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.modules.actions.schedule.FIRST_PAUSE", 0.05)
+    async with Provider.running() as provider, running_platform(tmp_path, Chat) as running:
+        provider.fault = "reset after effect"
+        connection = await connect_chat(running, settings={"base_url": provider.url})
+        before = await scrape(running)
+        name = "trunkline_action_retries_total integration=chat"
+        path = f"/api/v1/connections/{connection['id']}/actions"
+        made = (await running.client.post(path, json={"type": "put_note", "payload": {"text": "x"}})).json()
+        await eventually(lambda: scrape(running), lambda s: s[name] > before[name])
+        provider.fault = ""
+        good = "trunkline_action_attempts_total integration=chat verdict=succeeded"
+        after = await eventually(lambda: scrape(running), lambda s: s.get(good, 0) > before.get(good, 0))
+        ended = await running.get(f"/api/v1/actions/{made['id']}")
+    changes = moved(before, after)
+    failed = "trunkline_action_attempts_failed_total code=provider_unavailable integration=chat"
+    assert changes[name] == changes[failed] == len(ended["attempts"]) - 1
 
 
 async def test_polls_are_counted_when_they_bring_something_and_when_they_fail(tmp_path: Path) -> None:
@@ -270,6 +303,156 @@ async def test_a_backlog_shows_how_many_wait_and_for_how_long(tmp_path: Path) ->
         free = await scrape(running)
         assert free["trunkline_webhooks state=waiting"] == 0
         assert free["trunkline_webhook_oldest_waiting_seconds"] == 0
+
+
+class Undone(Exception):
+    """Ends a unit of work, so that nothing of it remains."""
+
+
+async def test_what_waits_is_read_by_indexes_of_what_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, Any]] = []
+    depths: list[Depths] = []
+    missing: list[set[str]] = []
+
+    def unit(session: Session) -> None:
+        fill(session)
+        connection = session.connection()
+        sqlite = connection.dialect.name == "sqlite"
+
+        def note(*told: Any) -> None:
+            seen.append((told[2], told[3]))
+
+        event.listen(connection, "before_cursor_execute", note)
+        depths.append(read_depths(session, 2_000_000))
+        event.remove(connection, "before_cursor_execute", note)
+
+        def unused() -> set[str]:
+            """Indexes that no plan names; fails if one reads what does not wait."""
+            used: set[str] = set()
+            for statement, parameters in seen:
+                explain = f"{'EXPLAIN QUERY PLAN' if sqlite else 'EXPLAIN'} {statement}"
+                explain += f" -- {len(missing)}"  # or a statement that is kept prepared tells its old plan
+                rows = connection.exec_driver_sql(explain, parameters).all()
+                plan = "\n".join(str(row[-1]) for row in rows)
+                assert not re.search(r"Seq Scan on (webhooks|actions)\b", plan), plan
+                assert not re.search(r"SCAN (webhooks|actions|w)\b(?! USING)", plan), plan
+                used |= set(re.findall(r"ix_(?:webhooks|actions)_\w+", plan))
+            assert used <= OF_WHAT_WAITS | {"ix_actions_deadline"}, used
+            return OF_WHAT_WAITS - used
+
+        missing.append(unused())
+        connection.exec_driver_sql("DROP INDEX ix_actions_due")
+        missing.append(unused())
+        monkeypatch.setattr("app.modules.monitoring.service.MOST", 7)
+        depths.append(read_depths(session, 2_000_000))
+        raise Undone
+
+    async with running_platform(tmp_path, OpenConnector) as running:
+        with pytest.raises(Undone):
+            await running.platform.database.write(unit)
+    assert missing == [set(), {"ix_actions_due"}], "it would see an index that is missing"
+    full, capped = depths
+    assert (full.webhooks_waiting, full.webhooks_failed) == (2000, 20)
+    assert (full.actions_queued, full.actions_running, full.actions_unknown) == (2000, 0, 20)
+    assert (full.oldest_webhook, full.oldest_action) == (2000 - 18.001, 2000 - 998.001)
+    assert (capped.webhooks_waiting, capped.actions_queued) == (7, 7), "counting ends somewhere"
+
+
+OF_WHAT_WAITS = {
+    *("ix_webhooks_waiting", "ix_webhooks_failed"),
+    *("ix_actions_due", "ix_actions_running", "ix_actions_unknown"),
+}
+
+
+def fill(session: Session) -> None:
+    """20,000 webhooks of 50 connections and as many actions of 200 tenants, of which a tenth waits."""
+    if session.get_bind().dialect.name == "sqlite":
+        body = "zeroblob(200)"
+        numbers = (
+            "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 20000)"
+        )
+        source = "numbers"
+    else:
+        body, numbers, source = (
+            "convert_to(repeat('x', 200), 'UTF8')",
+            "",
+            "generate_series(1, 20000) AS g (n)",
+        )
+    state = "CASE WHEN n <= 20 THEN '{}' WHEN n <= 18000 THEN '{}' ELSE '{}' END"
+    webhooks = {
+        "id": "'whk_' || n",
+        "tenant": "'t' || n % 200",
+        "connection_id": "'con_' || (20000 - n) % 50",
+        "integration": "'open'",
+        "source": "'webhook'",
+        "method": "'POST'",
+        "query": "''",
+        "headers": "'[]'",
+        "body": body,
+        "received_at": "n",
+        "state": state.format("failed", "processed", "received"),
+        "tries": "0",
+    }
+    actions = {
+        "id": "'act_' || n",
+        "tenant": "'t' || n % 200",
+        "connection_id": "'con_' || n % 50",
+        "integration": "'open'",
+        "type": "'x'",
+        "payload": "'{}'",
+        "effect": "'once'",
+        "state": state.format("unknown", "succeeded", "queued"),
+        "attempts": "0",
+        "run_at": "1018001 - n",
+        "created_at": "0",
+        "schedule_start": "0",
+        "ambiguous": "false",
+        "deadline": "3000000",
+    }
+    for table, columns in (("webhooks", webhooks), ("actions", actions)):
+        session.execute(
+            text(
+                f"INSERT INTO {table} ({', '.join(columns)}) {numbers} "
+                f"SELECT {', '.join(columns.values())} FROM {source}"
+            )
+        )
+        session.execute(text(f"ANALYZE {table}"))
+
+
+async def test_metrics_can_have_a_port_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_platform(tmp_path, OpenConnector, metrics_port=0) as running:
+        monitor = running.platform.core.monitor
+        assert monitor is not None
+        assert (await running.client.get("/metrics")).status_code == 404, "and nowhere else"
+        async with httpx2.AsyncClient(base_url=monitor.url, trust_env=False) as there:
+            assert "trunkline_up_storage 1" in (await there.get("/metrics")).text
+            assert (await there.get("/healthz")).json() == {"status": "ok"}
+            assert (await there.head("/healthz")).content == b""
+            assert (await there.get("/readyz")).json() == {"status": "ready"}
+            for path in ("/api/v1/events", "/webhooks/open/token", "/docs", "/metrics/"):
+                assert (await there.get(path)).status_code == 404
+
+            async def full() -> None:
+                raise StorageUnavailable("The disk is full.")
+
+            monkeypatch.setattr(running.platform.database, "check", full)
+            answer = await there.get("/readyz")
+            assert answer.status_code == 503
+            assert answer.json() == {"status": "storage_unavailable", "reason": "The disk is full."}
+            assert (await there.get("/healthz")).status_code == 200
+        port = httpx2.URL(monitor.url).port
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(f"{monitor.url}/healthz", trust_env=False)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        with pytest.raises(StartupError) as refused:
+            async with running_platform(tmp_path, OpenConnector, metrics_port=port):
+                pass
+    assert "TRUNKLINE_METRICS_PORT or --metrics-port" in refused.value.remedy
+    async with running_platform(tmp_path, OpenConnector) as running:
+        assert running.platform.core.monitor is None, "and what could not start holds nothing"
 
 
 async def test_without_storage_it_answers_and_says_so(
@@ -399,12 +582,13 @@ def _codes() -> Iterator[str]:
     modules = ROOT / "app" / "modules"
     places = [p for p in (ROOT / "app" / "integrations").rglob("*.py") if "connectors" not in p.parts]
     places += [*(modules / "webhooks").glob("*.py"), *(modules / "polling").glob("*.py")]
-    places.append(modules / "integrations" / "instances.py")
+    places += [modules / "integrations" / "instances.py", modules / "actions" / "runner.py"]
     for path in places:
         source = path.read_text()
         for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
             name = getattr(call.func, "id", getattr(call.func, "attr", ""))
             given = call.args[:1] if name in makers or name == "__init__" else []
+            given += call.args[1:2] if name in ("_unsent", "_ambiguous") else []
             given += [k.value for k in call.keywords if k.arg == "code" and "Conn" in name]
             for node in given:
                 code = node.value if isinstance(node, ast.Constant) else None

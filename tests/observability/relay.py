@@ -13,8 +13,9 @@ from typing import Any
 import httpx2
 
 from tests.support.platform import eventually
-from tests.support.process import PlatformProcess, connect, platform_process, walk
+from tests.support.process import PlatformProcess, connect, free_port, platform_process, walk
 from tests.support.provider import Provider
+from tests.support.storage import MASTER_KEY
 
 CONNECTORS = Path(__file__).parent / "connectors"
 
@@ -31,6 +32,8 @@ class Relay:
     process: PlatformProcess
     client: httpx2.AsyncClient
     connection: dict[str, Any]
+    worker: PlatformProcess | None = None
+    """Who does the work, if `process` only answers."""
 
     async def webhook(self, secret: str = SIGNING, **payload: Any) -> str:
         """Sends one, and returns its id ("" if it was not stored) once it is settled."""
@@ -98,6 +101,39 @@ async def relaying(folder: Path, **settings: Any) -> AsyncIterator[Relay]:
             settings={"base_url": provider.url},
         )
         yield Relay(process, client, connection)
+
+
+@contextlib.asynccontextmanager
+async def relaying_apart(folder: Path, database_url: str, **settings: Any) -> AsyncIterator[Relay]:
+    """The same in two processes: one answers requests, one works. Traces tell them apart by their service."""
+
+    def node(name: str, **own: Any) -> PlatformProcess:
+        return PlatformProcess(
+            folder / name,
+            connectors=CONNECTORS,
+            variables={"OTEL_SERVICE_NAME": name},
+            **{"database_url": database_url, "master_key": MASTER_KEY, "stop_timeout": 2} | settings | own,
+        )
+
+    port = free_port()
+    api, worker = node("api", role="api"), node("worker", command="worker", metrics_port=port)
+    worker.url = f"http://127.0.0.1:{port}"
+    async with Provider.running() as provider:
+        try:
+            await api.start()  # alone at first: it makes the admin key
+            await worker.start()
+            async with api.client() as client:
+                connection = await connect(
+                    client,
+                    "relay",
+                    secrets={"token": TOKEN, "signing_secret": SIGNING},
+                    settings={"base_url": provider.url},
+                )
+                yield Relay(api, client, connection, worker)
+        finally:
+            for process in (api, worker):
+                if process.running:
+                    process.kill()
 
 
 async def seconds_to_stop(process: PlatformProcess) -> float:

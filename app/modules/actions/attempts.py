@@ -51,6 +51,7 @@ from .models import (
     FOR_PROVIDER,
     FOR_RETRY,
     IS_QUEUED,
+    IS_RUNNING,
     QUEUED,
     RUNNING,
     SUCCEEDED,
@@ -375,7 +376,7 @@ def abandon_attempts(session: Session, queue: WorkQueue, schedule: Schedule, liv
     orphans = list(
         session.scalars(
             select(ActionRow)
-            .where(ActionRow.state == RUNNING, ActionRow.owner.not_in(living))
+            .where(IS_RUNNING, ActionRow.owner.not_in(living))
             .with_for_update(skip_locked=True)
         )
     )

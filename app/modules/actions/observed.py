@@ -63,6 +63,10 @@ def attempting(attempt: OpenAttempt) -> Iterator[Note]:
 def note_attempt_closed(attempt: OpenAttempt, outcome: Outcome, *, paused: bool) -> None:
     """An attempt's outcome is on disk; `paused` if it is the one that paused its connection."""
     metrics.ATTEMPTS(attempt.integration, outcome.verdict).inc()
+    if outcome.error_code is not None:
+        metrics.ATTEMPTS_FAILED(attempt.integration, metrics.code_label(outcome.error_code)).inc()
+    if attempt.number > 1:
+        metrics.RETRIES(attempt.integration).inc()
     if paused:
         metrics.CONNECTIONS_PAUSED(attempt.integration).inc()
 

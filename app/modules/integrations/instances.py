@@ -6,18 +6,21 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import orjson
 import structlog
 from sqlalchemy.orm import Session
 
 from app.errors import Conflict, NotFound
+from app.infra import metrics
 from app.infra.crypto import CannotOpen
 from app.infra.db import Database
 from app.infra.deadline import within
 from app.infra.place import kind_and_place
 from app.integrations.base import BaseIntegration, call
 from app.integrations.errors import ProviderError
+from app.integrations.exchange import current_observer
 from app.integrations.http import ConnectorHttp
 from app.integrations.registry import Integration
 
@@ -179,8 +182,9 @@ class Instances:
 
     def _build(self, row: Connection, integration: Integration, secrets: dict[str, str]) -> Lease:
         model = integration.connector.settings_model
-        http = ConnectorHttp(redact=secrets.values())
+        token = current_observer.set(partial(_note_exchange, row.integration))
         try:
+            http = ConnectorHttp(redact=secrets.values())
             settings = model.model_validate(orjson.loads(row.settings)) if model else None
             instance = integration.create(secrets, settings, http)
         except BaseException as error:  # noqa: BLE001 - whatever a connector's constructor raises
@@ -190,6 +194,8 @@ class Instances:
                 code="connector_failed",
                 remedy=f"Look at {integration.source} and at this connection's settings and secrets.",
             ) from None
+        finally:
+            current_observer.reset(token)
         return Lease(
             instance, integration, row.id, row.tenant, secrets, row.config_version, row.enabled, http
         )
@@ -200,6 +206,11 @@ class Instances:
             lease._retired = True
             if lease._users == 0:
                 await _close(lease)
+
+
+def _note_exchange(integration: str, seconds: float, status: int | None) -> None:
+    label = "none" if status is None else f"{status // 100}xx"
+    metrics.PROVIDER_SECONDS(integration, label).observe(seconds)
 
 
 async def _close(lease: Lease) -> None:

@@ -18,7 +18,7 @@ from app.infra.clock import now_ms
 from app.infra.db import Database
 from app.infra.metrics import DECLARED, REGISTRY, Declared
 
-from .service import Depths, read_depths
+from .service import MOST, Depths, read_depths
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -45,13 +45,18 @@ UP_STORAGE = _gauge(
 )
 WEBHOOKS = _gauge(
     "trunkline_webhooks",
-    "Webhooks and polled items in the database that are waiting to be processed, or failed.",
+    "Webhooks and polled items in the database that are waiting to be processed, or failed; "
+    f"{MOST} means that many or more.",
     "state",
 )
 OLDEST_WEBHOOK = _gauge(
     "trunkline_webhook_oldest_waiting_seconds", "Age of the oldest webhook that waits; 0 if none does."
 )
-ACTIONS = _gauge("trunkline_actions", "Actions that are queued, running or unknown.", "state")
+ACTIONS = _gauge(
+    "trunkline_actions",
+    f"Actions that are queued, running or unknown; {MOST} means that many or more.",
+    "state",
+)
 OLDEST_ACTION = _gauge(
     "trunkline_action_oldest_due_seconds",
     "How long the action that is due longest has been due; 0 if none is.",
@@ -78,12 +83,12 @@ class MetricsEndpoint:
             await self._following(scope, receive, send)
             return
         if scope["method"] not in ("GET", "HEAD"):
-            await _answer(send, 405, b"", (b"allow", b"GET, HEAD"))
+            await answer(send, 405, b"", (b"allow", b"GET, HEAD"))
             return
         accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
         encode, content_type = choose_encoder(accept.decode("latin-1"))
         page = encode(_Page(await self._current()))
-        await _answer(
+        await answer(
             send, 200, b"" if scope["method"] == "HEAD" else page, (b"content-type", content_type.encode())
         )
 
@@ -147,7 +152,7 @@ def _family(declared: Declared, values: dict[tuple[str, ...], float]) -> Metric:
     return family
 
 
-async def _answer(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+async def answer(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
     await send({"type": "http.response.body", "body": body})
