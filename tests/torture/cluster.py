@@ -61,12 +61,12 @@ class Size:
 
 SIZES: dict[Scale, Size] = {
     "tiny": Size(
-        ("api", "all"),
-        1,
-        6,
-        2,
-        0.5,
-        2.0,
+        doors=("api", "all"),
+        workers=1,
+        seconds=5,
+        outages=2,
+        away=0.5,
+        node_timeout=2.0,
         senders=4,
         clients=2,
         most_crashes=1,

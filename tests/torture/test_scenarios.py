@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.specification import ROOT
 
-from . import crashpoints, kills, memory, poison, power
+from . import cluster, crashpoints, kills, memory, poison, power
 from .__main__ import main
 from .altered import ALTERATIONS
 from .bench import Bench, Verdict
@@ -92,6 +92,7 @@ async def test_a_broken_promise_is_found(
     monkeypatch.setitem(poison.CASES, "tiny", 400)
     monkeypatch.setitem(kills.WEBHOOKS, "tiny", replace(kills.WEBHOOKS["tiny"], kills=1))
     monkeypatch.setitem(power.SIZES, "tiny", power.Size(1, 8))
+    monkeypatch.setitem(cluster.SIZES, "tiny", replace(cluster.SIZES["tiny"], seconds=3))
     monkeypatch.setattr(crashpoints, "POINTS", ["webhook.after_acknowledgement"])
     verdicts = await BY_NAME[name].run(Bench(tmp_path, "tiny", seed, alterations))
     red = broken(verdicts)
