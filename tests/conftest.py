@@ -42,3 +42,11 @@ def empty_postgres(postgres: PostgresServer) -> Iterator[str]:
     url = postgres.create_database()
     yield url
     postgres.drop_database(url)
+
+
+@pytest.fixture
+def migrated_postgres(postgres: PostgresServer) -> Iterator[str]:
+    """The URL of a database with the current schema and nothing in it."""
+    url = postgres.create_database(template=postgres.migrated())
+    yield url
+    postgres.drop_database(url)

@@ -136,13 +136,13 @@ def list_actions(
 @remote(app, "show", "trunkline actions show act_01J…")
 def show_action(call: Call, action: Action) -> None:
     """Show an action, its result and its attempts."""
-    call.out.record(call.api.get(path_of("actions", action)))
+    _show(call, call.api.get(path_of("actions", action)))
 
 
 @remote(app, "cancel", "trunkline actions cancel act_01J…")
 def cancel_action(call: Call, action: Action) -> None:
     """Cancel a queued action. It ends unknown if an earlier try may have had its effect."""
-    call.out.record(call.api.post(f"{path_of('actions', action)}/cancel"))
+    _show(call, call.api.post(f"{path_of('actions', action)}/cancel"))
 
 
 @remote(app, "retry", "trunkline actions retry act_01J…")
@@ -163,6 +163,12 @@ def resolve_action(
     call.out.record(call.api.post(f"{path_of('actions', action)}/resolve", body))
 
 
+def _show(call: Call, action: Json) -> None:
+    call.out.record(action)
+    if action["state"] == State.unknown:
+        call.out.text(_what_to_do(action))
+
+
 def _payload_schema(api: Api, connection: str, type: str) -> Json:
     key = api.get(path_of("connections", connection))["integration"]
     actions = api.get(path_of("integrations", key))["actions"]
@@ -174,16 +180,19 @@ def _unsuccessful(action: Json, wait: float) -> tuple[str, str]:
     if state in _PENDING:
         return f"{action['id']} is still {state} after {wait:g} s.", f"It goes on; see: {show}"
     if state == State.unknown:
-        remedy = f"It may have happened: look at the provider, then: {_resolve(action)}"
-        return f"{action['id']} is unknown: {_why(action)}", remedy
+        return f"{action['id']} is unknown: {_why(action)}", _what_to_do(action)
     if action["error"] and action["error"]["code"] == MISSING:
         set_it = f"Set it: trunkline secrets set {action['connection']} NAME=… Then: trunkline actions retry"
         return f"{action['id']} is {state}: {_why(action)}", f"{set_it} {action['id']}"
     return f"{action['id']} is {state}: {_why(action)}", f"See: {show}"
 
 
-def _resolve(action: Json) -> str:
-    return f"trunkline actions resolve {action['id']} {'|'.join(Verdict)}"
+def _what_to_do(action: Json) -> str:
+    verdicts = "|".join(Verdict)
+    return (
+        "It may have happened: look at the provider, then: "
+        f"trunkline actions resolve {action['id']} {verdicts}"
+    )
 
 
 def _why(action: Json) -> str:

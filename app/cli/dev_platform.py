@@ -60,7 +60,7 @@ def main() -> None:
 
 def _run(order: Any, say: Any) -> None:
     import app.main
-    from app.cli.serve import facts, loop_factory
+    from app.cli.serve import facts, run_to_the_end
     from app.cli.supervision import stop_at_end_of_stdin
     from app.config import load_settings
     from app.integrations.registry import Registry
@@ -89,16 +89,15 @@ def _run(order: Any, say: Any) -> None:
             log.exception("watching_failed")
             say("failed", **_failure(TrunklineError(f"Watching has ended: {kind_and_place(error)}.")))
 
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(
-            app.main.serve(
-                settings,
-                lambda platform, url: say("ready", **facts(platform, url)),
-                listener=socket.socket(fileno=order["listener"]),
-                registry=registry,
-                beside=watch,
-            )
+    run_to_the_end(
+        app.main.serve(
+            settings,
+            lambda platform, url: say("ready", **facts(platform, url)),
+            listener=socket.socket(fileno=order["listener"]),
+            registry=registry,
+            beside=watch,
         )
+    )
 
 
 class _Watch:

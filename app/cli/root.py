@@ -23,6 +23,7 @@ LOCAL = {
     "check": ("check", "app", "Check connectors against the contract."),
     "config": ("config", "app", "Show the settings and where they come from."),
     "migrate": ("storage", "migrate_app", "Bring the database up to date."),
+    "migrate-data": ("migrate_data", "app", "Move everything from SQLite to PostgreSQL."),
     "backup": ("storage", "backup_app", "Copy the database to a file."),
 }
 """Commands that work on this machine: module and attribute in this package, and what they do."""

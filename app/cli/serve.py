@@ -1,7 +1,9 @@
 """`trunkline serve`: the platform in this process."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import os
+import sys
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +11,7 @@ import typer
 
 from .client import ADMIN_KEY_FILE
 from .commands import local, single
+from .exits import ExitCode
 from .flags import Flags, settings_flags, warn_about_variables
 from .output import Output, sentence
 from .supervision import stop_at_end_of_stdin
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from app.worker import Core
 
 app = single()
+
+LAST_WORDS = 1.0
+"""Seconds that what still runs gets to end when the platform has stopped."""
 
 StopWithStdin = Annotated[
     bool,
@@ -50,8 +56,25 @@ def serve(out: Output, flags: Flags, stop_with_stdin: StopWithStdin = False) -> 
 
     if stop_with_stdin:
         stop_at_end_of_stdin()
+    run_to_the_end(serve_platform(settings, lambda platform, url: announce(out, facts(platform, url))))
+
+
+def run_to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Runs the platform in this process. When it has stopped the process ends, also if code of a connector
+    that ignores its cancellation still runs: waiting for that would be waiting for ever."""
+
+    async def run() -> None:
+        await work
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left and (await asyncio.wait(left, timeout=LAST_WORDS))[1]:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ExitCode.OK)
+
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(serve_platform(settings, lambda platform, url: announce(out, facts(platform, url))))
+        runner.run(run())
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

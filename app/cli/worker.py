@@ -1,13 +1,12 @@
 """`trunkline worker`: the platform's work in this process, for nodes that serve requests elsewhere."""
 
-import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
 from .commands import local, single
 from .flags import Flags, settings_flags, warn_about_variables
 from .output import Output
-from .serve import StopWithStdin, loop_factory, metrics_url
+from .serve import StopWithStdin, metrics_url, run_to_the_end
 from .supervision import stop_at_end_of_stdin
 
 if TYPE_CHECKING:
@@ -34,8 +33,7 @@ def worker(out: Output, flags: Flags, stop_with_stdin: StopWithStdin = False) ->
 
     if stop_with_stdin:
         stop_at_end_of_stdin()
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(work(settings, partial(_announce, out)))
+    run_to_the_end(work(settings, partial(_announce, out)))
 
 
 def _announce(out: Output, core: "Core") -> None:

@@ -30,3 +30,6 @@ Instant = Annotated[
 """A stored time that is shown as RFC 3339."""
 
 DAY_MS = 24 * 3600 * 1000
+
+LAST_MS = 253_402_300_799_999
+"""The end of the year 9999: later than that, no time can be shown."""

@@ -12,6 +12,8 @@ from sqlalchemy.exc import DatabaseError, DBAPIError
 
 from app.errors import StartupError
 
+from .move.mark import refuse_if_moved
+
 _SCRIPTS = Path(__file__).parent / "migrations"
 
 _LOCK = "SELECT pg_advisory_lock(hashtext('trunkline migrate'))"
@@ -22,14 +24,17 @@ def known_revisions() -> list[str]:
     return sorted(path.name.split("_")[0] for path in (_SCRIPTS / "versions").glob("[0-9]*_*.py"))
 
 
-def upgrade(engine: Engine) -> list[str]:
+def upgrade(engine: Engine, *, moved: bool = False) -> list[str]:
     """Applies to an SQLite file what is missing, each migration in a transaction; returns the revisions
     applied.
 
-    Raises StartupError if the schema is newer than this code or the file is not a database.
+    Raises StartupError if the schema is newer than this code, the file is not a database, or its data has
+    been moved to PostgreSQL, unless it is `moved` that is wanted.
     """
     try:
         with engine.connect() as connection:
+            if not moved:
+                refuse_if_moved(connection)
             return upgrade_on(connection)
     except DatabaseError as error:
         raise StartupError(

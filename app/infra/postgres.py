@@ -90,12 +90,12 @@ _READ_ONLY = {
 }
 
 
-async def connect(url: str, **session: str) -> Link:
-    """A connection with the platform's session settings."""
+async def connect(url: str, patience: float | None = COMMAND_SECONDS, /, **session: str) -> Link:
+    """A connection with the platform's session settings. `patience` is how long a statement may take."""
     return await asyncpg.connect(
         url,
         timeout=CONNECT_SECONDS,
-        command_timeout=COMMAND_SECONDS,
+        command_timeout=patience,
         server_settings=_SESSION | session,
     )
 

@@ -6,6 +6,7 @@ repeated. An exception type alone does not tell: a reset while a body is being u
 although the provider may have acted on it, so the transport's trace events are used.
 """
 
+import base64
 import json as jsonlib
 import logging
 import re
@@ -38,6 +39,12 @@ MAX_MESSAGE = 500
 MAX_RETRY_AFTER = 24 * 3600.0
 """Seconds: a provider that asks for more is not believed."""
 
+MAX_ANSWER = 32 * 1024 * 1024
+"""Bytes of an answer, unpacked: one that goes on for ever, or that a few bytes unpack to, fills no memory."""
+
+_MAX_LOOKED_AT = 100_000
+"""Characters in which secrets are looked for: what is kept is in the first few of them."""
+
 _NEVER_LEFT = (
     httpx2.ConnectError,
     httpx2.ConnectTimeout,
@@ -54,7 +61,16 @@ _PLAIN = frozenset(string.ascii_letters + string.digits + "-._~")
 """Characters that no URL, JSON text or repr() writes differently."""
 
 _SHORTEST_SECRET = 4
+_SHORTEST_BASE64 = 6
 """Redacting shorter ones would blank ordinary text."""
+
+_LEAVES: tuple[type[ProviderError], ...] = (
+    NotSent,
+    AuthenticationFailed,
+    RateLimited,
+    Rejected,
+    Unavailable,
+)
 
 
 @dataclass
@@ -63,7 +79,7 @@ class AttemptTrace:
 
     effects      how many exchanges may have had an effect: one counts from when its request starts to be
                  written until the provider refuses it
-    last_counts  whether the latest exchange is one of them
+    last_counts  whether the latest exchange is one of them, and has not ended in doubt
     status       the status of the last answer
     key          the same in every attempt of one action and in no other action: what providers with
                  idempotency keys are given
@@ -73,6 +89,7 @@ class AttemptTrace:
     last_counts: bool = False
     status: int | None = None
     key: str = ""
+    _ended: bool = False
 
     @property
     def begun(self) -> bool:
@@ -81,7 +98,13 @@ class AttemptTrace:
 
     def begin(self) -> None:
         """An exchange starts that may have an effect: call it before the first byte that may cause one.
-        For clients of other protocols; ConnectorHttp does it by itself."""
+        For clients of other protocols; ConnectorHttp does it by itself. Raises NotSent if the attempt has
+        ended."""
+        if self._ended:
+            raise NotSent(
+                "This was asked for by an attempt that had ended, so it was not sent: what a handler starts, "
+                "it has to wait for, within its time."
+            )
         self.effects += 1
         self.last_counts = True
 
@@ -90,6 +113,11 @@ class AttemptTrace:
         if self.last_counts:
             self.effects -= 1
             self.last_counts = False
+
+    def end(self) -> None:
+        """What became of the attempt is going to be recorded: from here on nothing that may have an effect is
+        sent in its name, whatever the handler has left running."""
+        self._ended = True
 
 
 current_attempt: ContextVar[AttemptTrace | None] = ContextVar("current_attempt", default=None)
@@ -261,33 +289,95 @@ class ConnectorHttp:
         status: int | None = None
         try:
             with exchange_span(request) as span:
-                response = await self._client.send(request)
+                response = await self._send(request, trace)
                 status = response.status_code
                 note_answer(span, status)
         except httpx2.HTTPError as error:
             raise self._fault(error, trace) from None
+        except ProviderError:
+            raise
+        except Exception as error:
+            # A port beyond 65535, say, comes out of the libraries as whatever it ran into.
+            if self._stand_in:
+                raise
+            raise self._oddity(error, trace) from None
         finally:
             if self._observe is not None:
                 self._observe(time.monotonic() - began, status)
-        trace.answered(response.status_code)
         if response.status_code >= 300:
             rejection = self._rejection(response)
             if response.status_code in _DONE_ELSEWHERE and trace.effect:
                 rejection = Unavailable(str(rejection), status=response.status_code)
             if isinstance(rejection, Rejected | AuthenticationFailed | RateLimited):
                 trace.refused()
+            else:
+                trace.unsettled()
             raise rejection
         return response
+
+    async def _send(self, request: httpx2.Request, trace: "_ExchangeTrace") -> httpx2.Response:
+        """The answer, with as much of its content as an answer may have. What refuses needs no content."""
+        answer = await self._client.send(request, stream=True)
+        trace.answered(answer.status_code)
+        content = bytearray()
+        try:
+            if "," in answer.headers.get("content-encoding", ""):
+                raise httpx2.DecodingError("it is packed more than once")
+            async for chunk in answer.aiter_bytes():
+                content += chunk
+                if len(content) > MAX_ANSWER:
+                    raise httpx2.DecodingError(f"it is longer than {MAX_ANSWER} bytes")
+        except httpx2.HTTPError:
+            if answer.status_code < 300:
+                raise
+            content.clear()
+        finally:
+            await answer.aclose()
+        unpacked = [
+            (name, value)
+            for name, value in answer.headers.raw
+            if name.lower() not in (b"content-encoding", b"content-length", b"transfer-encoding")
+        ]
+        return httpx2.Response(
+            answer.status_code,
+            headers=unpacked,
+            content=bytes(content),
+            request=request,
+            extensions=answer.extensions,
+        )
 
     async def aclose(self) -> None:
         await self._client.aclose()
 
     def redacted(self, text: str) -> str:
-        """`text` without this connection's secrets, cut to a length that errors may have."""
+        """`text` without this connection's secrets, cut to a length that errors may have, and without what
+        databases cannot store."""
         secrets = sorted((s for s in self._redact if len(s) >= _SHORTEST_SECRET), key=len, reverse=True)
+        text = text[:_MAX_LOOKED_AT]
         if secrets:
-            text = re.sub("|".join(map(_however_written, secrets)), "***", text, flags=re.IGNORECASE)
+            spellings = [*map(_however_written, secrets), *(p for s in secrets for p in _in_base64(s))]
+            text = re.sub("|".join(spellings), "***", text, flags=re.IGNORECASE)
+        text = text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
         return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "…"
+
+    def told(self, error: ProviderError) -> ProviderError:
+        """A connector's error as it may be stored and shown, whatever the connector has put into it: its
+        words redacted and of bounded length, its numbers numbers."""
+        kind = next((leaf for leaf in _LEAVES if isinstance(error, leaf)), ProviderError)
+        try:
+            words = self.redacted(str(error))
+        except Exception:  # noqa: BLE001 - a class of the connector's own
+            words = f"The connector raised {type(error).__name__[:100]}, which has no words."
+        status = getattr(error, "status", None)
+        told = kind(
+            words,
+            status=status if isinstance(status, int) and 0 < status < 1000 else None,
+            retry_after=_bounded(getattr(error, "retry_after", None)),
+        )
+        told.harmless = error.harmless is True
+        if isinstance(told, NotSent):
+            told.hopeless = getattr(error, "hopeless", False) is True
+        return told
 
     def __repr__(self) -> str:
         return "ConnectorHttp()"  # its URL and headers may hold credentials
@@ -302,8 +392,16 @@ class ConnectorHttp:
             hopeless = isinstance(error, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol)
             return NotSent(f"The provider was not reached ({what}).", hopeless=hopeless)
         trace.assume_begun()
+        trace.unsettled()
         if isinstance(error, httpx2.TimeoutException):
             return Unavailable(f"The provider did not answer in time ({what}).")
+        return Unavailable(f"The exchange with the provider broke ({what}).")
+
+    def _oddity(self, error: Exception, trace: "_ExchangeTrace") -> ProviderError:
+        what = type(error).__name__
+        if not trace.begun:
+            return NotSent(f"The provider was not reached ({what}): look at its URL.")
+        trace.unsettled()
         return Unavailable(f"The exchange with the provider broke ({what}).")
 
     def _rejection(self, response: httpx2.Response) -> ProviderError:
@@ -318,7 +416,7 @@ class ConnectorHttp:
         if explained.retry_after is None:
             explained.retry_after = retry_after
         else:
-            explained.retry_after = min(max(0.0, explained.retry_after), MAX_RETRY_AFTER)
+            explained.retry_after = _bounded(explained.retry_after)
         return explained
 
     def _explained(self, response: httpx2.Response) -> ProviderError | None:
@@ -358,6 +456,11 @@ def retry_after_seconds(value: str | None, now: datetime | None = None) -> float
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
+def _bounded(seconds: object) -> float | None:
+    """A pause that a connector names, as one that can be kept."""
+    return float(min(max(0, seconds), MAX_RETRY_AFTER)) if isinstance(seconds, int | float) else None
+
+
 class _ExchangeTrace:
     """Follows one exchange through the transport's trace events."""
 
@@ -369,18 +472,27 @@ class _ExchangeTrace:
             attempt.last_counts = False
 
     async def __call__(self, event: str, info: dict[str, Any]) -> None:
-        # A header that HTTP does not allow is found when they are about to be written: nothing left.
-        if event.endswith(".send_request_headers.complete") or (
-            event.endswith(".send_request_headers.failed")
-            and not isinstance(info["exception"], httpcore2.LocalProtocolError)
-        ):
+        if event.endswith(".send_request_headers.started"):
+            # Before the first byte, not after it: the attempt may end while they are being written.
             self.assume_begun()
+        elif event.endswith(".send_request_headers.failed") and isinstance(
+            info["exception"], httpcore2.LocalProtocolError
+        ):
+            # A header that HTTP does not allow is found when they are about to be written: nothing left.
+            self.refused()
+            self.begun = False
 
     def assume_begun(self) -> None:
         attempt = current_attempt.get()
         if attempt and self.effect and not self.begun:
             attempt.begin()
         self.begun = True
+
+    def unsettled(self) -> None:
+        """The provider has not said what it made of this: a refusal that follows is of something else."""
+        attempt = current_attempt.get()
+        if attempt and self.effect:
+            attempt.last_counts = False
 
     def refused(self) -> None:
         attempt = current_attempt.get()
@@ -397,6 +509,21 @@ class _ExchangeTrace:
 def _however_written(secret: str) -> str:
     """A pattern for the secret as it stands, and as a URL, JSON text or repr() may write it."""
     return "".join(re.escape(char) if char in _PLAIN else _any_spelling(char) for char in secret)
+
+
+def _in_base64(secret: str) -> list[str]:
+    """Patterns for the secret as base64 writes it in the middle of something longer, such as the user and
+    password of Basic: one for each place that it may have in a group of three bytes. Characters that it
+    shares with its neighbours may go too."""
+    found = []
+    content = secret.encode(errors="replace")
+    for before in range(3):
+        whole = base64.b64encode(b"\0" * before + content).decode()
+        own = whole[-(-before * 8 // 6) : (before + len(content)) * 8 // 6]
+        if len(own) >= _SHORTEST_BASE64:
+            either = "".join({"+": "[+-]", "/": "[/_]"}.get(char, char) for char in own)
+            found.append(f"[A-Za-z0-9+/_-]?{either}[A-Za-z0-9+/_-]?={{0,2}}")
+    return found
 
 
 def _any_spelling(char: str) -> str:

@@ -492,6 +492,10 @@ def test_an_unknown_action_is_resolved_and_a_failed_one_retried(
     assert [a["id"] for a in cli("actions", "list", "--state", "unknown", *of_this, "--json").json] == [
         lost["id"]
     ]
+    assert (
+        f"trunkline actions resolve {lost['id']} succeeded|failed"
+        in cli("actions", "show", lost["id"]).stdout
+    )
     resolved = cli("actions", "resolve", lost["id"], "succeeded", "--note", "seen", "--json").json
     assert resolved["state"] == "succeeded"
     refused = json.loads(run_action(cli, connection, "refuse", "--wait", "10", "--json").stdout)

@@ -16,8 +16,9 @@ PAGES = [
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_page_can_be_followed(page: Path, tmp_path: Path) -> None:
-    reader = Walkthrough(tmp_path)
+def test_the_page_can_be_followed(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    database_url = request.getfixturevalue("empty_postgres") if page.stem == "operations" else ""
+    reader = Walkthrough(tmp_path, database_url)
     try:
         reader.follow(page)
     finally:

@@ -11,7 +11,7 @@ Markers are HTML comments right before a code block:
     not run: WHY
 
 Ids of one's own are written con_… and are filled in with the last one seen. Ports are replaced by free ones,
-and Telegram by the twin.
+Telegram by the twin, and the PostgreSQL database at db.example by one of the test's own.
 """
 
 import os
@@ -30,15 +30,17 @@ from .markdown import ROOT, Block, blocks
 PATIENCE = 20.0
 
 _PORTS = ("8080", "8081", "8090")
+_DATABASE = "postgresql://trunkline:…@db.example/trunkline"
 _IDS = re.compile(r"\b((?:con|whk|evt|act|key)_)[0-9a-f]{32}\b|\b(tl_)[\w-]{43}")
 _WEBHOOK_URL = re.compile(r"http://127\.0\.0\.1:\d+/webhooks/\w+/[\w-]{43}")
 _WEBHOOK_URL_OF_MINE = re.compile(r"http://127\.0\.0\.1:\d+/webhooks/\w+/…")
 
 
 class Walkthrough:
-    """A reader with an empty folder and an empty home."""
+    """A reader with an empty folder, an empty home and an empty database."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database_url: str = "") -> None:
+        self._database_url = database_url
         self.folder = folder / "work"
         self.folder.mkdir()
         self._home = folder / "home"
@@ -113,7 +115,7 @@ class Walkthrough:
         log = self._logs / f"{block.argument}.txt"
         with log.open("ab") as errors:
             server = subprocess.Popen(
-                ["sh", "-c", f"exec {self._filled_in(block.text).strip()}"],
+                ["sh", "-c", f"{self._variables_so_far()}\nexec {self._filled_in(block.text).strip()}"],
                 cwd=self.folder,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -159,7 +161,7 @@ class Walkthrough:
         path.write_text(text.replace(old, new))
 
     def _filled_in(self, commands: str) -> str:
-        commands = self._with_ports(commands)
+        commands = self._with_ports(commands).replace(_DATABASE, f"'{self._database_url}'")
         twin = f"http://127.0.0.1:{self._ports['8081']}"
         if "base_url" not in commands:
             commands = commands.replace("create telegram", f"create telegram --setting base_url={twin}")
@@ -180,9 +182,13 @@ class Walkthrough:
         return re.sub(rf"\b({'|'.join(_PORTS)})\b", lambda found: self._ports[found[0]], text)
 
     def _prelude(self) -> str:
+        file = shlex.quote(str(self._variables))
+        return f"set -ea; {self._variables_so_far()}; trap 'export -p > {file}' EXIT"
+
+    def _variables_so_far(self) -> str:
         # As in one terminal, variables of one block are there in the next.
         file = shlex.quote(str(self._variables))
-        return f"set -ea; [ ! -f {file} ] || . {file}; trap 'export -p > {file}' EXIT"
+        return f"[ ! -f {file} ] || . {file}"
 
     def _environment(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}

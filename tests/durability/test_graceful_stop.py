@@ -141,6 +141,55 @@ async def test_running_actions_finish_or_end_unknown_and_the_rest_runs_later(
         assert long["error"]["code"] == "interrupted"
 
 
+STUBBORN = """
+import asyncio
+
+from pydantic import BaseModel
+
+from app.integrations.base import BaseIntegration
+from app.integrations.specs import ActionSpec
+
+
+class Nothing(BaseModel):
+    pass
+
+
+class StubbornConnector(BaseIntegration):
+    name = "Stubborn"
+    key = "stubborn"
+    actions = [ActionSpec("hang", "Hangs, and does not want to end", Nothing, "hang")]
+
+    async def hang(self, data: Nothing) -> None:
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                pass
+
+    async def aclose(self) -> None:
+        await asyncio.sleep(0)
+"""
+
+
+async def test_a_handler_that_ignores_its_end_does_not_hold_it_up(tmp_path: Path) -> None:
+    folder = tmp_path / "connectors" / "stubborn"
+    folder.mkdir(parents=True)
+    (folder / "connector.py").write_text(STUBBORN)
+    async with stage(tmp_path, folder.parent, stop_timeout=0.5) as (platform, client):
+        connection = (await connect(client, "stubborn"))["id"]
+        answer = await client.post(f"/api/v1/connections/{connection}/actions", json={"type": "hang"})
+        path = f"/api/v1/actions/{answer.json()['id']}"
+
+        async def action() -> dict[str, Any]:
+            return (await client.get(path)).json()
+
+        await eventually(action, lambda a: a["state"] == "running")
+        # Two last words: of the handler, and of what is left when the platform has stopped.
+        assert await stop(platform) < 0.5 + 2 * SLACK + SLACK
+        await platform.start()
+        assert ((await action())["state"], (await action())["error"]["code"]) == ("unknown", "interrupted")
+
+
 @pytest.mark.parametrize("stop_timeout", [STOP_TIMEOUT, 0.5, 0])
 async def test_who_only_waits_does_not_hold_it_up(
     tmp_path: Path, connectors: Path, stop_timeout: float

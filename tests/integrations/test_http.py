@@ -1,7 +1,9 @@
 """The connectors' HTTP client: what it raises, what it notes in the attempt, and what it never says."""
 
 import asyncio
+import base64
 import contextlib
+import gzip
 import logging
 import traceback
 from collections.abc import Iterator
@@ -340,6 +342,98 @@ async def test_an_earlier_request_of_the_attempt_is_not_forgotten() -> None:
         await http.aclose()
 
 
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"HTTP/1.1 400 No\r\ncontent-length: 100\r\n\r\n{", Rejected),
+        (b"HTTP/1.1 429 Later\r\nretry-after: 7\r\ncontent-length: 100\r\n\r\n{", RateLimited),
+        (b"HTTP/1.1 401 No\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc", AuthenticationFailed),
+        (b"HTTP/1.1 400 No\r\ncontent-encoding: gzip, gzip\r\ncontent-length: 3\r\n\r\nabc", Rejected),
+        (b"HTTP/1.1 503 No\r\ncontent-length: 100\r\n\r\n{", Unavailable),
+        (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc", Unavailable),
+        (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", Unavailable),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}", Unavailable),
+    ],
+)
+async def test_a_refusal_is_one_even_if_its_words_cannot_be_read(
+    head: bytes, kind: type[ProviderError]
+) -> None:
+    async def half(exchange: Exchange) -> None:
+        await exchange.request()
+        exchange.writer.write(head)
+
+    async with wire_server(half) as wire:
+        error, trace = await failure_of(ConnectorHttp(wire.url))
+    assert type(error) is kind
+    assert trace.begun is (kind is Unavailable)
+    assert error.retry_after == (7 if kind is RateLimited else None)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_an_answer_without_an_end_fills_no_memory(
+    packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.integrations.http.MAX_ANSWER", 1_000_000)
+    written = 0
+
+    async def pour(exchange: Exchange) -> None:
+        nonlocal written
+        await exchange.request()
+        if packed:
+            await exchange.answer(200, gzip.compress(bytes(10_000_000)), content_encoding="gzip")
+            return
+        exchange.writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            exchange.writer.write(bytes(65_536))
+            await exchange.writer.drain()
+            written += 65_536
+
+    async with wire_server(pour) as wire:
+        error, trace = await failure_of(ConnectorHttp(wire.url))
+    assert (type(error), trace.begun) == (Unavailable, True)
+    assert "longer" in str(error)
+    assert written < 50_000_000
+
+
+async def test_a_packed_answer_is_unpacked() -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.request()
+        await exchange.answer(200, gzip.compress(b'{"a": 1}'), content_encoding="gzip")
+
+    async with wire_server(answer) as wire:
+        http = ConnectorHttp(wire.url)
+        response = await http.post("/x")
+        assert (response.json(), response.content, response.url.path) == ({"a": 1}, b'{"a": 1}', "/x")
+        await http.aclose()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999/", "http://a..b/", "http://nowhere.invalid/"])
+async def test_an_address_that_leads_nowhere_sent_nothing(url: str) -> None:
+    error, trace = await failure_of(ConnectorHttp(url))
+    assert type(error) is NotSent
+    assert not trace.begun
+
+
+async def test_an_attempt_that_has_ended_sends_nothing_more() -> None:
+    async def answer(exchange: Exchange) -> None:
+        while True:
+            await exchange.request()
+            await exchange.answer(200)
+
+    async with wire_server(answer) as wire:
+        http = ConnectorHttp(wire.url)
+        with attempting() as trace:
+            await http.post("/before")
+            trace.end()
+            with pytest.raises(NotSent):
+                await http.post("/after")
+            with pytest.raises(NotSent):
+                trace.begin()
+            await http.get("/asks")
+        assert [request.split(b" ", 2)[1] for request in wire.requests] == [b"/before", b"/asks"]
+        await http.aclose()
+
+
 # What a client shapes.
 
 
@@ -448,6 +542,25 @@ async def test_a_secret_that_the_provider_repeats_is_not_shown(spelling: str) ->
     assert "***" in said
     assert "cd" not in str(error)
     assert spelling not in said
+
+
+@pytest.mark.parametrize("before", ["", "u", "us", "user:"])
+@pytest.mark.parametrize("after", ["", "!", "??"])
+async def test_a_secret_in_base64_is_not_shown(before: str, after: str) -> None:
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        written = encode(f"{before}{SECRET}{after}".encode()).decode()
+        said = ConnectorHttp(redact=[SECRET]).redacted(f"the header was: Basic {written} and wrong")
+        assert said.startswith("the header was: Basic ")
+        assert said.endswith(" and wrong")
+        assert "***" in said
+        assert len(said) < 60, said
+
+
+def test_an_error_is_told_in_what_databases_can_store() -> None:
+    http = ConnectorHttp()
+    assert http.redacted("a\0b \ud83d c") == "a\ufffdb ? c"
+    told = http.told(RateLimited("a\0b", status=True, retry_after=float("inf")))
+    assert (type(told), told.retry_after) == (RateLimited, MAX_RETRY_AFTER)
 
 
 async def test_a_secret_is_redacted_before_the_message_is_cut() -> None:

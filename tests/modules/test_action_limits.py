@@ -196,8 +196,26 @@ async def test_resume_ends_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert {a["state"] for a in actions} == {"succeeded"}
 
 
-async def test_refusals_pause_nothing(tmp_path: Path) -> None:
-    connector = paced(outcome=staticmethod(lambda: Rejected("no", status=400)))
+async def test_other_limits_hold_for_what_waits_already(tmp_path: Path) -> None:
+    """A rate that was a slip of the pen would otherwise hold actions back for days."""
+    async with running_platform(tmp_path, paced()) as running:
+        connection = (await running.connect("paced"))["id"]
+        path = f"/api/v1/connections/{connection}/limits"
+        for undone in ({"rate": 1000}, None):
+            await running.client.put(path, json={"rate": 1, "per": 86_400})
+            await ask_many(running, connection, 12)
+            await eventually(
+                lambda: running.get(f"/api/v1/actions?connection={connection}&state=queued"),
+                lambda found: sum(a["waiting"] == "rate" for a in found["items"]) >= 3,
+            )
+            await running.client.request("PUT" if undone else "DELETE", path, json=undone)
+            actions = await all_ended(running, connection)
+            assert {a["state"] for a in actions} == {"succeeded"}
+
+
+@pytest.mark.parametrize("retry_after", [None, 3600.0])
+async def test_refusals_pause_nothing(tmp_path: Path, retry_after: float | None) -> None:
+    connector = paced(outcome=staticmethod(lambda: Rejected("no", status=400, retry_after=retry_after)))
     async with running_platform(tmp_path, connector) as running:
         connection = (await running.connect("paced"))["id"]
         await ask_many(running, connection, 12)
@@ -214,6 +232,7 @@ async def test_a_slot_of_a_dead_process_is_given_to_the_next(
 
     from app.modules.actions.attempts import abandon_attempts
     from app.modules.actions.models import ActionRow
+    from app.modules.actions.schedule import Schedule
 
     connector = paced(takes=60.0)
     async with running_platform(tmp_path, connector) as running:
@@ -225,7 +244,7 @@ async def test_a_slot_of_a_dead_process_is_given_to_the_next(
 
         def die(session: Any) -> None:
             session.execute(update(ActionRow).where(ActionRow.owner.is_not(None)).values(owner="run_dead"))
-            assert abandon_attempts(session, worker.queue, [worker.nodes.id]) == 3
+            assert abandon_attempts(session, worker.queue, Schedule(20, 60.0), [worker.nodes.id]) == 3
 
         await running.platform.database.write(die)
         await eventually(lambda: running.get(path), lambda g: (g["running"], g["queued"]) == (2, 0))

@@ -47,6 +47,7 @@ class World:
         self.schedule = AtOnce(4, 86_400.0)
         self.effects = 0
         self.owner = 0
+        self.called_off = False
         self.story: list[str] = []
         self.lost: list[tuple[OpenAttempt, Outcome]] = []
         """What owners that were thought dead still have to say."""
@@ -97,17 +98,22 @@ class World:
         attempt = self.opened()
         outcome = self.carried_out(attempt)
         self.owner += 1
-        assert self.unit(lambda s: attempts.abandon_attempts(s, Woken(), [self.name])) == 1
+        assert self.unit(self.abandon) == 1
         if self.chance.random() < 0.5:
             self.lost.append((attempt, outcome))
+
+    def abandon(self, session: Session) -> int:
+        return attempts.abandon_attempts(session, Woken(), self.schedule, [self.name])
 
     def speak_late(self) -> None:
         self.close(*self.lost.pop(0))
 
     def cancel(self) -> None:
+        self.called_off = True
         self.unit(lambda s: cancel_action(s, s.get_one(ActionRow, self.id)))
 
     def retry(self) -> None:
+        self.called_off = False
         self.unit(lambda s: retry_action(s, Woken(), self.schedule, s.get_one(ActionRow, self.id)))
 
     def close(self, attempt: OpenAttempt, outcome: Outcome) -> None:
@@ -142,6 +148,8 @@ class World:
         elif row.state in ("failed", "cancelled"):
             assert self.effects == 0, self.story
         assert self.effects <= 1, ("it was done twice", self.story)
+        assert not (self.called_off and row.state in ("queued", "running")), ("taken up again", self.story)
+        assert row.attempts - row.schedule_start <= self.schedule.attempts, ("too many tries", self.story)
         tries = self.unit(lambda s: s.query(Attempt).filter_by(action_id=self.id).order_by("number").all())
         assert [t.number for t in tries] == list(range(1, row.attempts + 1))
         assert sum(t.state == "open" for t in tries) == (row.state == "running")

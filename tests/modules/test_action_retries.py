@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,13 @@ async def test_a_scheduled_action_outlives_a_restart(tmp_path: Path) -> None:
         ({"run_at": at(60), "deadline": at(30)}, "deadline_passed"),
         ({"run_at": "tomorrow"}, None),
         ({"run_at": "2026-11-22T10:00:00"}, None),
+        ({"run_at": 1_900_000_000}, None),
+        ({"run_at": "5"}, None),
+        ({"run_at": "9999-12-31T23:59:59-12:00"}, None),
+        ({"deadline": "9999-12-31T23:59:59-12:00"}, None),
+        ({"run_at": "0001-01-01T00:00:00+14:00"}, None),
+        ({"run_at": "2030-02-30T00:00:00Z"}, None),
+        ({"run_at": "2030-01-01T00:00:00Z", "deadline": "2030-01-01T00:00:00.0004Z"}, "deadline_passed"),
     ],
 )
 async def test_times_that_make_no_sense_are_422(
@@ -292,6 +300,53 @@ async def test_times_that_make_no_sense_are_422(
         answer = await request(running, connection, **body)
         assert answer.status_code == 422, answer.text
         assert code is None or answer.json()["code"] == code
+
+
+async def test_the_last_moment_that_can_be_written_can_be_shown(tmp_path: Path) -> None:
+    async with running_platform(tmp_path, told(lambda _: None)) as running:
+        connection = (await running.connect("told"))["id"]
+        answer = await request(running, connection, run_at="9999-12-31T23:59:59.999999Z")
+        assert answer.status_code == 202, answer.text
+        [shown] = (await running.get("/api/v1/actions"))["items"]
+        assert (shown["run_at"][:4], shown["deadline"][:4]) == ("9999", "9999")
+
+
+async def test_a_retry_after_of_nothing_does_not_use_the_tries_up(tmp_path: Path) -> None:
+    began: list[float] = []
+
+    def script(call: int) -> Any:
+        began.append(time.monotonic())
+        return RateLimited("at once", status=429, retry_after=0) if call < 9 else {}
+
+    async with running_platform(tmp_path, told(script)) as running:
+        connection = (await running.connect("told"))["id"]
+        action = await running.act(connection, "do_once", {"text": "x"}, wait=60)
+        assert action["state"] == "succeeded"
+        pauses = [after - before for before, after in pairwise(began)]
+        assert max(pauses) > 0.2, "nine pauses that double from 50 ms at most; after 0 s each is 50 ms"
+
+
+async def test_what_ends_the_process_each_time_is_not_tried_for_ever(tmp_path: Path) -> None:
+    from app.modules.actions.attempts import abandon_attempts
+    from app.modules.actions.schedule import Schedule
+
+    hang = asyncio.Event()
+
+    async with running_platform(tmp_path, told(lambda _: hang.wait())) as running:
+        connection = (await running.connect("told"))["id"]
+        action = await running.act(connection, "set_it", {"text": "x"}, wait=0)
+        path, worker = f"/api/v1/actions/{action['id']}", running.platform.worker
+        for tries in (1, 2, 3):
+            await eventually(
+                lambda: running.get(path),
+                lambda a, n=tries: a["state"] == "running" and len(a["attempts"]) == n,
+            )
+            await running.platform.database.write(
+                lambda s: abandon_attempts(s, worker.queue, Schedule(3, 60.0), ["run_another"])
+            )
+        action = await running.get(path)
+        assert (action["state"], action["error"]["code"]) == ("unknown", "interrupted")
+        assert "3 tries" in action["warning"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Actions: validated, durable, tried once, with an honest outcome."""
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,111 @@ async def test_each_error_has_its_outcome(
             assert attempt["status"] == error.status
 
 
+class Unspeakable(Rejected):
+    """An error that cannot even say what it is."""
+
+    code = "x" * 100
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Rejected("a\0b"), "rejected"),
+        (Rejected("half \ud83d a character"), "rejected"),
+        (Rejected("x" * 1_000_000), "rejected"),
+        (Rejected({"a": [1]}), "rejected"),  # type: ignore[arg-type]
+        (Rejected("no", status="400"), "rejected"),  # type: ignore[arg-type]
+        (Rejected("no", status=10**30), "rejected"),
+        (Unspeakable("no"), "rejected"),
+        (RateLimited("later", retry_after=float("nan")), "rate_limited"),
+        (RateLimited("later", retry_after=float("inf")), "rate_limited"),
+        (RateLimited("later", retry_after=-5), "rate_limited"),
+        (RateLimited("later", retry_after=1e12), "rate_limited"),
+        (RateLimited("later", retry_after="7"), "rate_limited"),  # type: ignore[arg-type]
+        (TimeoutError("of the connector's own"), "connector_error"),
+        (ExceptionGroup("both", [Rejected("one"), ValueError("other")]), "connector_error"),
+        (asyncio.CancelledError(), "connector_error"),
+        (SystemExit(3), "connector_error"),
+        (StopIteration(), "connector_error"),
+    ],
+)
+async def test_whatever_a_handler_raises_ends_the_attempt(
+    tmp_path: Path, error: BaseException, code: str
+) -> None:
+    async def fail(_: Note) -> None:
+        raise error
+
+    async with running_platform(tmp_path, scripted(fail), action_attempts=1) as running:
+        connection = (await running.connect("scripted"))["id"]
+        action = await running.act(connection, "do_it", {"text": "x"})
+        assert action["state"] == ("unknown" if code == "connector_error" else "failed"), action
+        [attempt] = action["attempts"]
+        assert attempt["error"]["code"] == action["error"]["code"] == code
+        assert len(action["error"]["message"]) < 600
+        assert 0 <= (attempt["retry_after"] or 0) <= 86_400
+        limits = await running.get(f"/api/v1/connections/{connection}/limits")
+        assert limits["running"] == 0
+
+
+async def test_a_secret_in_an_error_of_the_connectors_own_is_not_shown(tmp_path: Path) -> None:
+    class Talkative(ChatConnector):
+        def __init__(self, token: str, settings: Any, http: ConnectorHttp) -> None:
+            self._token = token
+
+        async def send_note(self, note: Note) -> Any:
+            raise Rejected(f"the provider knows no token {self._token}")
+
+    async with running_platform(tmp_path, Talkative) as running:
+        connection = (await running.connect("chat", secrets={"token": "planted-secret"}))["id"]
+        action = await running.act(connection, "send_note", {"text": "x"})
+        assert (action["state"], action["error"]["message"]) == ("failed", "the provider knows no token ***")
+        assert "planted-secret" not in json.dumps(action)
+
+
+async def test_what_a_handler_leaves_running_sends_nothing_after_the_outcome(tmp_path: Path) -> None:
+    """Two requests side by side: the refusal of the first is the outcome while the second is still on its way
+    to be sent. It must not go out after "failed" has been said."""
+    refused, left = asyncio.Event(), []
+
+    class SideBySide(ChatConnector):
+        async def send_note(self, note: Note) -> Any:
+            async def later() -> None:
+                left.append(asyncio.current_task())
+                await refused.wait()
+                await self._http.post("/notes", json=note.model_dump())
+
+            first = self._http.post("/notes", content=b"{}", headers={"X-Fault": "400"})
+            await asyncio.gather(first, later())
+
+    async with Provider.running() as provider, running_platform(tmp_path, SideBySide) as running:
+        connection = await connect_chat(running, provider)
+        action = await running.act(connection, "send_note", {"text": "hello"})
+        assert (action["state"], action["error"]["code"]) == ("failed", "rejected")
+        refused.set()
+        [error] = await asyncio.gather(*left, return_exceptions=True)
+        assert isinstance(error, NotSent)
+        assert provider.effects == []
+
+
+async def test_a_refusal_does_not_speak_for_what_was_in_doubt_before_it(tmp_path: Path) -> None:
+    class Swallowing(ChatConnector):
+        async def send_note(self, note: Note) -> Any:
+            try:
+                return await super().send_note(note)
+            except Unavailable:
+                raise Rejected("It did not work.") from None
+
+    async with Provider.running() as provider, running_platform(tmp_path, Swallowing) as running:
+        connection = await connect_chat(running, provider)
+        for fault in ("500 after effect", "reset after effect"):
+            provider.fault = fault
+            action = await running.act(connection, "send_note", {"text": "hello"})
+            assert (action["state"], action["error"]["code"]) == ("unknown", "rejected")
+
+
 @pytest.mark.parametrize(
     ("fault", "state", "sent", "effects"),
     [
@@ -244,6 +350,35 @@ async def test_a_handler_that_hangs_ends_unknown(tmp_path: Path) -> None:
         assert (action["state"], action["error"]["code"]) == ("unknown", "timeout")
 
 
+async def test_a_handler_that_ignores_its_end_is_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps neither its place nor the action, and what it sends later is not sent."""
+    monkeypatch.setattr("app.infra.deadline.GRACE", 0.1)
+    go_on, left = asyncio.Event(), []
+
+    class Stubborn(ChatConnector):
+        async def send_note(self, note: Note) -> Any:
+            left.append(asyncio.current_task())
+            while not go_on.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await go_on.wait()
+            return await super().send_note(note)
+
+    async with (
+        Provider.running() as provider,
+        running_platform(tmp_path, Stubborn, action_timeout=0.2, action_attempts=1) as running,
+    ):
+        connection = await connect_chat(running, provider)
+        once = await running.act(connection, "send_note", {"text": "x"})
+        assert (once["state"], once["error"]["code"]) == ("unknown", "timeout")
+        assert (await running.get(f"/api/v1/connections/{connection}/limits"))["running"] == 0
+        go_on.set()
+        [error] = await asyncio.gather(*left, return_exceptions=True)
+        assert isinstance(error, NotSent)
+        assert provider.effects == []
+
+
 @pytest.mark.parametrize(
     ("result", "shown", "warned"),
     [
@@ -252,6 +387,9 @@ async def test_a_handler_that_hangs_ends_unknown(tmp_path: Path) -> None:
         (Note(text="x"), {"text": "x", "count": 1}, False),
         (object(), None, True),
         ({1: 2}, None, True),
+        ({"a": float("nan")}, None, True),
+        ({"a": "\ud800"}, None, True),
+        (b"bytes", None, True),
         ("x" * 2_000_000, None, True),
     ],
 )
@@ -340,10 +478,11 @@ async def test_attempts_that_a_dead_process_left_open_end_by_effect(tmp_path: Pa
                 lambda a=action: running.get(f"/api/v1/actions/{a['id']}"), lambda a: a["state"] == "running"
             )
         from app.modules.actions.attempts import abandon_attempts
+        from app.modules.actions.schedule import Schedule
 
         worker = running.platform.worker
         lost = await running.platform.database.write(
-            lambda session: abandon_attempts(session, worker.queue, ["run_another"])
+            lambda session: abandon_attempts(session, worker.queue, Schedule(20, 60.0), ["run_another"])
         )
         assert lost == 2
         seen = await running.get(f"/api/v1/actions/{once['id']}")

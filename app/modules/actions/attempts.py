@@ -46,6 +46,7 @@ from .gates import (
     wake_waiting,
 )
 from .models import (
+    CANCELLED,
     FAILED,
     FOR_PROVIDER,
     FOR_RETRY,
@@ -68,6 +69,7 @@ IDEMPOTENT, CHECKABLE = "idempotent", "checkable"
 
 ENDED = "trunkline.actions_ended"
 """Under this the session holds integration and state of each action that its unit has ended."""
+CANCELLED_IN_DOUBT = "Cancelled, so it is not tried again; but an earlier try may have had its effect."
 
 Verdict = Literal["succeeded", "refused", "not_done", "ambiguous"]
 
@@ -239,8 +241,23 @@ def _close(
         elif abandoned and row.state in (UNKNOWN, QUEUED) and outcome.verdict != "ambiguous":
             # Nobody has tried since: what its owner knows is better than what was assumed.
             row.ambiguous = _ambiguous_before(session, attempt)
-            _follow(session, queue, schedule, row, outcome, now)
+            if outcome.verdict == "not_done" and row.state == UNKNOWN and row.warning is not None:
+                _stay_ended(session, row, outcome, now)
+            else:
+                _follow(session, queue, schedule, row, outcome, now)
     return paused
+
+
+def _stay_ended(session: Session, row: ActionRow, outcome: Outcome, now: int) -> None:
+    """Meanwhile it was cancelled or given up, as its warning says: to know better is no reason to try it."""
+    row.error_code, row.error = outcome.error_code, outcome.error
+    if row.ambiguous:
+        return
+    if row.warning == CANCELLED_IN_DOUBT:
+        row.warning = None
+        _finish(session, row, CANCELLED, now)
+    else:
+        _finish(session, row, FAILED, now)
 
 
 def _ambiguous_before(session: Session, attempt: OpenAttempt) -> bool:
@@ -334,11 +351,12 @@ def expire_actions(session: Session, limit: int) -> int:
     return len(late)
 
 
-def abandon_attempts(session: Session, queue: WorkQueue, living: Collection[str]) -> int:
+def abandon_attempts(session: Session, queue: WorkQueue, schedule: Schedule, living: Collection[str]) -> int:
     """Ends the open attempts whose owners are not among the `living`, by effect class; returns how many.
 
     Nobody knows how far a dead owner came. once: unknown. idempotent and checkable: queued again, because
-    repeating it does nothing more, or the provider can be asked first.
+    repeating it does nothing more, or the provider can be asked first; but not for ever, because it may be
+    this action that ends the process each time.
     """
     orphans = list(
         session.scalars(
@@ -356,10 +374,13 @@ def abandon_attempts(session: Session, queue: WorkQueue, living: Collection[str]
             tried.state, tried.finished_at = UNKNOWN, now
             tried.error_code, tried.error = code, message
         row.ambiguous, row.error_code, row.error = True, code, message
-        if _repeatable(row):
+        tries = row.attempts - row.schedule_start
+        if _repeatable(row) and tries < schedule.attempts:
             row.state, row.owner, row.waiting, row.run_at = QUEUED, None, FOR_RETRY, now
             queue.put(session, RUN, row.id)
         else:
+            if _repeatable(row):
+                row.warning = f"Given up after {tries} tries."
             _finish(session, row, UNKNOWN, now)
     return len(orphans)
 

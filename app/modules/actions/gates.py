@@ -155,14 +155,20 @@ def _wake(session: Session, queue: WorkQueue, gate: Gate, free: int) -> None:
 
 def end_pause(session: Session, gate: Gate) -> None:
     """Opens a closed gate. What waited for that waits for a slot now, so that not all of it comes at once."""
-    gate.paused_until = gate.next_at = gate.outages = 0
+    gate.paused_until = gate.outages = 0
     gate.pause_code = None
+    forget_turns(session, gate, FOR_PROVIDER, FOR_RATE)
+
+
+def forget_turns(session: Session, gate: Gate, *waiting: str) -> None:
+    """Has those that wait for a time by what was in force until now ask anew, as slots come free."""
+    gate.next_at = 0
     session.execute(
         update(ActionRow)
         .where(
             ActionRow.connection_id == gate.connection_id,
             ActionRow.state == QUEUED,
-            ActionRow.waiting == FOR_PROVIDER,
+            ActionRow.waiting.in_(waiting),
         )
         .values(waiting=FOR_SLOT, run_at=now_ms())
         .execution_options(synchronize_session=False)

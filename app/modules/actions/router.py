@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Query, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.infra.clock import now_ms
+from app.infra.clock import LAST_MS, now_ms
 from app.integrations.registry import Registry
 from app.integrations.specs import Limits
 from app.modules.access.deps import CallerDep, DatabaseDep
@@ -20,8 +20,8 @@ from app.modules.paging import Cursor, Limit, Page
 
 from .attempts import finished_topic, wake_blocked
 from .deps import QueueDep, RegistryDep, ScheduleDep
-from .gates import end_pause, gate_of, limits_of, running_of, state_of, waiting
-from .models import ActionRow, Gate
+from .gates import end_pause, forget_turns, gate_of, limits_of, running_of, state_of, waiting
+from .models import FOR_RATE, ActionRow, Gate
 from .observed import note_requested, write_and_count
 from .schemas import (
     ActionOut,
@@ -226,8 +226,7 @@ async def set_limits(
         connection = get_connection(session, caller.tenant, connection_id)
         gate = gate_of(session, connection_id)
         gate.own, gate.concurrency, gate.rate, gate.per = True, body.concurrency, body.rate, body.per
-        gate.next_at = 0
-        session.flush()
+        forget_turns(session, gate, FOR_RATE)
         wake_blocked(session, queue, registry)
         return _gate_out(session, registry, connection, gate)
 
@@ -244,8 +243,7 @@ async def reset_limits(
         connection = get_connection(session, caller.tenant, connection_id)
         gate = gate_of(session, connection_id)
         gate.own, gate.concurrency, gate.rate, gate.per = False, None, None, None
-        gate.next_at = 0
-        session.flush()
+        forget_turns(session, gate, FOR_RATE)
         wake_blocked(session, queue, registry)
         return _gate_out(session, registry, connection, gate)
 
@@ -286,7 +284,7 @@ def _gate_out(session: Session, registry: Registry, connection: Connection, gate
 
 
 def _milliseconds(moment: datetime | None) -> int | None:
-    return None if moment is None else round(moment.timestamp() * 1000)
+    return None if moment is None else min(round(moment.timestamp() * 1000), LAST_MS)
 
 
 def _wait_seconds(prefer: str | None) -> float:

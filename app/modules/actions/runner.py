@@ -1,6 +1,7 @@
 """Carries actions out: opens an attempt, calls the connector, records what became of it."""
 
 import asyncio
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,11 +14,11 @@ from app.errors import NotFound, StorageUnavailable
 from app.infra import metrics
 from app.infra.batches import Batches
 from app.infra.db import Database
+from app.infra.deadline import Overtime, within
 from app.infra.failpoints import failpoint
 from app.infra.nodes import Nodes
 from app.infra.place import kind_and_place
 from app.infra.queue import WorkQueue
-from app.integrations.base import BaseIntegration
 from app.integrations.errors import (
     ActionError,
     AuthenticationFailed,
@@ -30,7 +31,7 @@ from app.integrations.errors import (
 from app.integrations.http import AttemptTrace, current_attempt
 from app.integrations.models import Action, Applied, CannotTell
 from app.integrations.registry import Registry
-from app.modules.integrations.instances import ConnectionUnusable, Instances
+from app.modules.integrations.instances import ConnectionUnusable, Instances, Lease
 
 from .attempts import (
     OpenAttempt,
@@ -86,7 +87,8 @@ class ActionRunner:
     async def adopt(self) -> None:
         """Ends what dead processes left open."""
         lost = await write_and_count(
-            self._database, lambda s: abandon_attempts(s, self._queue, self._nodes.living(s))
+            self._database,
+            lambda s: abandon_attempts(s, self._queue, self._schedule, self._nodes.living(s)),
         )
         if lost:
             log.warning("attempts_abandoned", count=lost)
@@ -153,13 +155,15 @@ class ActionRunner:
     async def _try(self, attempt: OpenAttempt) -> Outcome:
         trace = AttemptTrace(key=attempt.action_id)
         token = current_attempt.set(trace)
+        called = False
         try:
             async with self._instances.lease(attempt.connection_id) as lease:
                 if not lease.enabled:
-                    return _unsent("refused", "connection_disabled", "The connection is disabled.")
+                    return _unsent("refused", "connection_disabled", "The connection is disabled or deleted.")
+                called = True
                 began = time.monotonic()
                 try:
-                    return await self._call(attempt, lease.instance, trace)
+                    return await self._call(attempt, lease, trace)
                 finally:
                     metrics.ATTEMPT_SECONDS(attempt.integration).observe(time.monotonic() - began)
         except ConnectionUnusable as error:
@@ -171,41 +175,48 @@ class ActionRunner:
             return _unsent("refused", error.code, f"{error.message} {error.remedy}")
         except StorageUnavailable as error:
             return _unsent("not_done", error.code, f"{error.message} {error.remedy}")
-        except ProviderError as error:
-            return _provider_outcome(error, trace)
         except asyncio.CancelledError:
             # The process is stopping and gave it all the time it had.
             message = "The process stopped while this was being tried; it may or may not have happened."
             await asyncio.shield(self._close(attempt, _ambiguous(trace, "interrupted", message)))
             raise
+        except Exception as error:  # noqa: BLE001 - an attempt that is left open is open for ever
+            fault = kind_and_place(error)
+            log.warning("attempt_failed", action=attempt.action_id, error=fault)
+            message = f"The platform failed with {fault}."
+            if not called:
+                return _unsent("not_done", "internal_error", message)
+            return _ambiguous(trace, "internal_error", f"{message} It may have happened before that.")
         finally:
             current_attempt.reset(token)
 
-    async def _call(self, attempt: OpenAttempt, instance: BaseIntegration, trace: AttemptTrace) -> Outcome:
-        """Asks the provider if need be, then has the connector do it. Raises ProviderError."""
+    async def _call(self, attempt: OpenAttempt, lease: Lease, trace: AttemptTrace) -> Outcome:
+        """Asks the provider if need be, then has the connector do it."""
         not_applied = reads = False
+        instance = lease.instance
+        until = time.monotonic() + self._timeout
         try:
             action = Action(type=attempt.type, payload=orjson.loads(attempt.payload))
             reads = instance.action_spec(action.type).reads
-            async with asyncio.timeout(self._timeout):
-                if attempt.ask_first:
-                    answer = await instance.probe(action)
-                    if isinstance(answer, Applied):
-                        return _success(answer.result, trace, found=True)
-                    if isinstance(answer, CannotTell):
-                        message = "The provider could not say whether an earlier try has done it."
-                        return _ambiguous(trace, "cannot_tell", message)
-                    not_applied = True
-                result = await instance.execute(action)
+            if attempt.ask_first:
+                answer = await within(self._timeout, instance.probe(action))
+                if isinstance(answer, Applied):
+                    return _success(answer.result, trace, found=True)
+                if isinstance(answer, CannotTell):
+                    message = "The provider could not say whether an earlier try has done it."
+                    return _ambiguous(trace, "cannot_tell", message)
+                not_applied = True
+            result = await within(until - time.monotonic(), instance.execute(action))
         except ActionError as error:
             # It no longer fits what the connector declares today.
             outcome = _unsent("refused", "invalid_payload", str(error))
-        except ProviderError as error:
+        except ProviderError as raised:
+            told = lease.told(raised)
             if attempt.ask_first and not not_applied:
                 # It is the probe that failed: an earlier try may still have done it.
-                return _ambiguous(trace, error.code, str(error)[:1000], error)
-            outcome = _provider_outcome(error, trace)
-        except TimeoutError:
+                return _ambiguous(trace, told.code, str(told), told)
+            outcome = _provider_outcome(told, trace)
+        except Overtime:
             message = f"It took longer than {self._timeout:g} s."
             outcome = _ambiguous(trace, "timeout", message, outage=True)
         except Exception as error:  # noqa: BLE001 - an edge: whatever a connector raises
@@ -215,6 +226,9 @@ class ActionRunner:
             outcome = _ambiguous(trace, "connector_error", message)
         else:
             return _success(result, trace)
+        finally:
+            # What the handler has left running can change nothing any more about what has just been judged.
+            trace.end()
         if reads and outcome.verdict == "ambiguous":
             outcome = replace(outcome, verdict="not_done")
         return replace(outcome, not_applied=not_applied)
@@ -250,11 +264,15 @@ def _success(result: object, trace: AttemptTrace, *, found: bool = False) -> Out
         if isinstance(result, BaseModel):
             result = result.model_dump(mode="json")
         stored = orjson.dumps(result).decode()
+        if "null" in stored:  # what orjson makes of NaN as well
+            json.dumps(result, allow_nan=False, default=str)
     except Exception:  # noqa: BLE001 - a connector's own model may raise anything; the effect has happened
+        stored = None
         warning = f"The connector returned a {type(result).__name__}, which is not JSON; it was left out."
     if stored is not None and len(stored.encode()) > MAX_RESULT:
         stored, warning = None, f"The result is longer than {MAX_RESULT} bytes; it was left out."
-    return Outcome("succeeded", True, result=stored, warning=warning, status=trace.status, outage=False)
+    sent = trace.begun if found else True
+    return Outcome("succeeded", sent, result=stored, warning=warning, status=trace.status, outage=False)
 
 
 def _provider_outcome(error: ProviderError, trace: AttemptTrace) -> Outcome:
@@ -278,9 +296,10 @@ def _provider_outcome(error: ProviderError, trace: AttemptTrace) -> Outcome:
         verdict,
         sent=not unsent,
         error_code=error.code,
-        error=str(error)[:1000],
+        error=str(error),
         status=error.status or trace.status,
-        retry_after=error.retry_after,
+        # Who refuses for good has nothing to wait for, and nobody else on the connection has either.
+        retry_after=None if in_vain else error.retry_after,
         outage=_outage(error),
     )
 

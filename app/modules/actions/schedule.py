@@ -25,10 +25,11 @@ class Schedule:
     def pause(self, tried: int, retry_after: float | None) -> float | None:
         """Seconds until the next try after `tried` tries; None if there is to be none.
 
-        Exponential backoff with full jitter; the provider's own Retry-After takes its place.
+        Exponential backoff with full jitter; the provider's own Retry-After takes its place, unless that is
+        none at all: a provider that always says 0 would use all tries up in seconds.
         """
         if tried >= self.attempts:
             return None
-        if retry_after is not None:
+        if retry_after:
             return retry_after + random.uniform(0.0, AFTER_RETRY_AFTER)  # noqa: S311 - jitter
         return random.uniform(0.0, min(FIRST_PAUSE * 2.0 ** (tried - 1), LONGEST_PAUSE))  # noqa: S311

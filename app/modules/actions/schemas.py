@@ -1,9 +1,18 @@
 """Actions as the API takes and shows them."""
 
-from typing import Any, Literal, Self
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from app.infra.clock import Instant
 from app.modules.integrations.schemas import LimitsOut
@@ -14,6 +23,23 @@ from .models import ActionRow, Attempt
 State = Literal["queued", "running", "succeeded", "failed", "unknown", "cancelled"]
 
 
+def _written(value: object) -> object:
+    if not isinstance(value, str) or ":" not in value:
+        raise ValueError("write it as RFC 3339 does, with its time zone, such as 2027-01-01T09:00:00Z")
+    return value
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("in UTC it is not within the years 1 to 9999") from None
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_in_utc)]
+"""A time as callers write it. A number is none: by its size it would be taken for seconds or milliseconds."""
+
+
 class ActionRequest(BaseModel):
     """A requested outbound operation."""
 
@@ -21,8 +47,8 @@ class ActionRequest(BaseModel):
 
     type: str = Field(max_length=200, description="Name of one of the integration's actions")
     payload: dict[str, Any] = Field(default_factory=dict, repr=False, description="Its input")
-    run_at: AwareDatetime | None = Field(default=None, description="Not before then; at once without it")
-    deadline: AwareDatetime | None = Field(
+    run_at: Moment | None = Field(default=None, description="Not before then; at once without it")
+    deadline: Moment | None = Field(
         default=None, description="No try after then; without it, the platform's action_lifetime after run_at"
     )
 

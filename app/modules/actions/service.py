@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.errors import Conflict, Invalid, NotFound, Problem
-from app.infra.clock import now_ms
+from app.infra.clock import LAST_MS, now_ms
 from app.infra.db import signal
 from app.infra.ids import new_id
 from app.infra.queue import WorkQueue
@@ -27,7 +27,7 @@ from app.integrations.models import Action
 from app.integrations.registry import Registry
 from app.modules.integrations.models import Connection
 
-from .attempts import IDEMPOTENT, finished_topic, note_end
+from .attempts import CANCELLED_IN_DOUBT, IDEMPOTENT, finished_topic, note_end
 from .gates import RUN
 from .models import CANCELLED, FAILED, FINISHED, FOR_TIME, QUEUED, SUCCEEDED, UNKNOWN, ActionRow, Attempt
 from .schedule import Schedule
@@ -128,7 +128,7 @@ def _earlier(session: Session, tenant: str, key: str | None, request_hash: bytes
 
 def _deadline(schedule: Schedule, due: int, deadline: int | None) -> int:
     if deadline is None:
-        return due + round(schedule.lifetime * 1000)
+        return round(min(due + schedule.lifetime * 1000, LAST_MS))
     if deadline <= due:
         raise Invalid(
             "The deadline is over before the action may begin.",
@@ -203,7 +203,7 @@ def cancel_action(session: Session, row: ActionRow) -> None:
     row.state, row.waiting, row.finished_at = CANCELLED, None, now_ms()
     if row.ambiguous:
         row.state = UNKNOWN
-        row.warning = "Cancelled, so it is not tried again; but an earlier try may have had its effect."
+        row.warning = CANCELLED_IN_DOUBT
     note_end(session, row)
 
 

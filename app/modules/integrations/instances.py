@@ -16,6 +16,7 @@ from app.errors import Conflict, NotFound
 from app.infra import metrics
 from app.infra.crypto import CannotOpen
 from app.infra.db import Database
+from app.infra.deadline import within
 from app.infra.place import kind_and_place
 from app.integrations.base import BaseIntegration, call
 from app.integrations.errors import ProviderError
@@ -55,6 +56,10 @@ class Lease:
     def __repr__(self) -> str:
         return f"Lease({self.connection_id})"
 
+    def told(self, error: ProviderError) -> ProviderError:
+        """The error as it may be stored and shown: a connector may have quoted anything."""
+        return self._http.told(error)
+
 
 class Instances:
     """Builds, shares and retires connector instances. An instance is closed once nobody uses it."""
@@ -85,9 +90,7 @@ class Instances:
         try:
             yield lease
         except ProviderError as error:
-            # It is going to be stored and shown, and a connector may have quoted anything.
-            error.args = (lease._http.redacted(str(error)),)
-            raise
+            raise lease.told(error) from None
         finally:
             lease._users -= 1
             if lease._retired and lease._users == 0:
@@ -159,6 +162,12 @@ class Instances:
         if current and current.version == row.config_version and current.secrets == secrets:
             current.enabled = row.enabled
             return current
+        if missing and row.deleted_at is not None:
+            raise ConnectionUnusable(
+                "The connection has been deleted.",
+                code="connection_disabled",
+                remedy="What it was to do can be asked of another one.",
+            )
         if missing:
             raise ConnectionUnusable(
                 f"The connection has no value for the secret {', '.join(missing)}.",
@@ -206,8 +215,7 @@ def _note_exchange(integration: str, seconds: float, status: int | None) -> None
 
 async def _close(lease: Lease) -> None:
     try:
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await call(lease.instance.aclose)
+        await within(CLOSE_SECONDS, call(lease.instance.aclose))
     except Exception as error:  # noqa: BLE001 - a connector's farewell stops nothing
         log.warning("connector_close_failed", connection=lease.connection_id, error=type(error).__name__)
     await lease._http.aclose()
