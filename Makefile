@@ -66,7 +66,7 @@ check: $(STAMP) ## Formatting, lint, types, import rules, generated docs
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m scripts.generate_docs --check
 
-bench: $(STAMP) ## Measure throughput as ratios within one run (ARGS=--quick)
+bench: $(STAMP) ## Measure both databases, as ratios within one run (ARGS=--quick)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 # Only where there is no C compiler is one installed, from its own lock file.

@@ -45,13 +45,12 @@ def main() -> int:
                 storage.close()
     results = bench.results
     print_report(Console(highlight=False, width=None if sys.stdout.isatty() else 130), results, plan, cores)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        report = as_json(results, plan, cores, machine, sys.argv[1:])
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
-        picture = options.json.with_suffix(".svg")
-        picture.write_text(svg(results, f"{machine['machine']}, {machine['cores']} cores, medians"))
-        notes.print(f"{options.json} and {picture} have the figures.")
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    report = as_json(results, plan, cores, machine, sys.argv[1:])
+    options.json.write_text(json.dumps(report, indent=2) + "\n")
+    picture = options.json.with_suffix(".svg")
+    picture.write_text(svg(results, f"{machine['machine']}, {machine['cores']} cores, medians"))
+    notes.print(f"{options.json} and {picture} have the figures.")
     notes.print(f"It took {time.monotonic() - began:.0f} s.")
     if results.errors:
         return 1
@@ -113,7 +112,13 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=_count, help="default 3")
     parser.add_argument("--seconds", type=_seconds, help="of the bursts that are compared; default 2")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="all figures to FILE, a picture beside it")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        default=Path("bench-results/run.json"),
+        help="all figures to FILE (%(default)s), a picture beside it",
+    )
     parser.add_argument("--strict", action="store_true", help="exit 1 if a budget is missed")
     parser.add_argument(
         "--dir", type=Path, default=Path("bench-results"), help="where the servers keep their data meanwhile"

@@ -49,19 +49,14 @@ CODES = frozenset(
         *("not_an_event", "not_storable", "payload_not_json", "poll_timeout", "reply_too_late"),
         "undeclared_event",
         # Connections that cannot be used.
-        *(
-            "connection_disabled",
-            "connection_unusable",
-            "integration_unavailable",
-            "not_found",
-            "secret_unreadable",
-        ),
+        *("connection_unusable", "integration_unavailable", "not_found", "secret_unreadable"),
         "storage_unavailable",
         # Providers.
         *("authentication_failed", "not_sent", "provider_error", "provider_unavailable", "rate_limited"),
         "rejected",
         # Actions.
-        *("cannot_tell", "internal_error", "interrupted", "invalid_payload", "timeout"),
+        *("cannot_tell", "connection_disabled", "internal_error", "interrupted", "invalid_payload"),
+        "timeout",
     }
 )
 """The codes that are labels. A test holds this against the code."""

@@ -84,6 +84,15 @@ class Nodes(ABC):
         """Whether this node has the lease, as far as it knows."""
 
     @abstractmethod
+    def counts_as_living(self, id: str) -> bool:
+        """Whether this node goes by that id, and no other node can have taken it for dead yet, however long
+        it stood still: what it was at is its own."""
+
+    @abstractmethod
+    async def prove(self) -> None:
+        """Makes sure of that, if the last heartbeat is too long ago to know. Raises StorageUnavailable."""
+
+    @abstractmethod
     async def release(self, names: Collection[str]) -> None:
         """Gives leases back, at the latest with a heartbeat to come."""
 
@@ -109,6 +118,12 @@ class SoleNode(Nodes):
 
     def holds(self, name: str) -> bool:
         return True
+
+    def counts_as_living(self, id: str) -> bool:
+        return id == self.id
+
+    async def prove(self) -> None:
+        """There is nobody who could doubt it."""
 
     async def release(self, names: Collection[str]) -> None:
         """There is nobody to give them to."""
@@ -141,6 +156,7 @@ class Fleet(Nodes):
         self._let_go: set[str] = set()
         """Leases given back that the database does not know of yet."""
         self._good_until = 0.0
+        self._beating = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self.id = new_id("nod")
         self.workers = 1
@@ -196,6 +212,13 @@ class Fleet(Nodes):
     def holds(self, name: str) -> bool:
         return name in self._held and time.monotonic() < self._good_until
 
+    def counts_as_living(self, id: str) -> bool:
+        return id == self.id and time.monotonic() < self._good_until
+
+    async def prove(self) -> None:
+        if time.monotonic() >= self._good_until:
+            await self._beat()
+
     async def release(self, names: Collection[str]) -> None:
         released = [name for name in names if name in self._held]
         self._held.difference_update(released)
@@ -246,6 +269,10 @@ class Fleet(Nodes):
                 log.exception("heartbeat_failed")
 
     async def _beat(self) -> None:
+        async with self._beating:
+            await self._beat_once()
+
+    async def _beat_once(self) -> None:
         began = time.monotonic()
         rows = await self._database.ask(self._beat_sql, self.id)
         if rows:

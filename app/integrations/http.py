@@ -83,12 +83,16 @@ class AttemptTrace:
     status       the status of the last answer
     key          the same in every attempt of one action and in no other action: what providers with
                  idempotency keys are given
+    owned        whether the attempt is still this process's to carry out
+    overtaken    something was not sent because it was not
     """
 
     effects: int = 0
     last_counts: bool = False
     status: int | None = None
     key: str = ""
+    owned: Callable[[], bool] = lambda: True
+    overtaken: bool = False
     _ended: bool = False
 
     @property
@@ -99,11 +103,17 @@ class AttemptTrace:
     def begin(self) -> None:
         """An exchange starts that may have an effect: call it before the first byte that may cause one.
         For clients of other protocols; ConnectorHttp does it by itself. Raises NotSent if the attempt has
-        ended."""
+        ended, or may be somebody else's by now."""
         if self._ended:
             raise NotSent(
                 "This was asked for by an attempt that had ended, so it was not sent: what a handler starts, "
                 "it has to wait for, within its time."
+            )
+        if not self.owned():
+            self.overtaken = True
+            raise NotSent(
+                "This process was not heard of for so long that another one may have taken over, so it was "
+                "not sent."
             )
         self.effects += 1
         self.last_counts = True

@@ -18,6 +18,7 @@ from app.infra.db import insert_rows, signal
 from app.infra.migrate import known_revisions, prepare_postgres, upgrade_postgres
 from app.infra.postgres import MAX_BATCH, MAX_PAYLOAD, PostgresDatabase, check_server, connect, payloads
 from tests.support.postgres import PASSWORD, PostgresServer
+from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -379,52 +380,6 @@ async def _works(database: PostgresDatabase) -> bool:
 
 async def _answers(database: PostgresDatabase) -> bool:
     return bool(await database.ask("SELECT 1"))
-
-
-class Proxy:
-    """Carries bytes to the server and back, until a client sends a given word: then the line is cut, before
-    or after the server has had it."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self.cut_at: bytes | None = None
-        self.deliver = False
-        self.cuts = 0
-        self._mute = False
-
-    async def __aenter__(self) -> "Proxy":
-        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._port)
-
-        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, watch: bool) -> None:
-            while data := await source.read(65536):
-                if watch and self.cut_at is not None and self.cut_at in data:
-                    self.cuts += 1
-                    if self.deliver:
-                        self._mute = True
-                        back.write(data)
-                        await asyncio.sleep(0.2)
-                    return
-                if watch or not self._mute:
-                    sink.write(data)
-
-        pumps = {
-            asyncio.create_task(pump(reader, back, watch=True)),
-            asyncio.create_task(pump(there, writer, watch=False)),
-        }
-        _, pending = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-        self._mute = False
-        writer.transport.abort()
-        back.close()
 
 
 @pytest.mark.parametrize("delivered", [False, True], ids=["before", "after"])

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from app.integrations.errors import AuthenticationFailed, NotSent, RateLimited, 
 from app.integrations.http import current_attempt
 from app.integrations.models import Applied, CannotTell, NotApplied
 from app.integrations.specs import ActionSpec
+from app.modules.actions.schedule import Schedule
 from tests.support.connectors import ChatConnector, Note
 from tests.support.platform import Running, eventually, running_platform
 from tests.support.provider import Provider
@@ -311,24 +311,62 @@ async def test_the_last_moment_that_can_be_written_can_be_shown(tmp_path: Path) 
         assert (shown["run_at"][:4], shown["deadline"][:4]) == ("9999", "9999")
 
 
-async def test_a_retry_after_of_nothing_does_not_use_the_tries_up(tmp_path: Path) -> None:
-    began: list[float] = []
+def test_a_retry_after_of_nothing_does_not_use_the_tries_up() -> None:
+    schedule = Schedule(attempts=20, lifetime=60.0)
+    longest = {wish: max(schedule.pause(10, wish) or 0.0 for _ in range(100)) for wish in (None, 0.0, 3.0)}
+    assert longest[0.0] > 5.0, "as long as without a wish"
+    assert longest[None] > 5.0
+    assert 3.0 <= longest[3.0] <= 3.1
+    assert schedule.pause(20, 0.0) is None
 
-    def script(call: int) -> Any:
-        began.append(time.monotonic())
-        return RateLimited("at once", status=429, retry_after=0) if call < 9 else {}
 
-    async with running_platform(tmp_path, told(script)) as running:
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [
+        (NotSent("refused"), "cancelled"),
+        (Rejected("no", status=400), "failed"),
+        (Unavailable("broke"), "unknown"),
+        ({"late": True}, "succeeded"),
+    ],
+)
+async def test_what_was_cancelled_is_not_taken_up_again_by_a_late_word(
+    tmp_path: Path, outcome: Any, state: str
+) -> None:
+    """Its owner was thought dead, then somebody cancelled it, then the owner says what it knows."""
+    from app.modules.actions.attempts import abandon_attempts
+    from app.modules.actions.service import cancel_action, get_action
+
+    release = asyncio.Event()
+
+    async def hold() -> Any:
+        await release.wait()
+        return outcome
+
+    connector = told(lambda _: hold())
+    async with running_platform(tmp_path, connector) as running:
         connection = (await running.connect("told"))["id"]
-        action = await running.act(connection, "do_once", {"text": "x"}, wait=60)
-        assert action["state"] == "succeeded"
-        pauses = [after - before for before, after in pairwise(began)]
-        assert max(pauses) > 0.2, "nine pauses that double from 50 ms at most; after 0 s each is 50 ms"
+        action = await running.act(connection, "set_it", {"text": "x"}, wait=0)
+        path, worker = f"/api/v1/actions/{action['id']}", running.platform.worker
+        await eventually(lambda: running.get(path), lambda a: a["state"] == "running")
+
+        def give_up_and_cancel(session: Any) -> None:
+            abandon_attempts(session, worker.queue, Schedule(20, 60.0), ["run_another"])
+            cancel_action(session, get_action(session, "default", action["id"], hold=True))
+
+        await running.platform.database.write(give_up_and_cancel)
+        assert (await running.get(path))["state"] == "unknown"
+        release.set()
+        await eventually(
+            lambda: running.get(path),
+            lambda a: a["attempts"][0]["error"] is None or a["attempts"][0]["error"]["code"] != "interrupted",
+        )
+        await asyncio.sleep(0.2)
+        assert (await running.get(path))["state"] == state
+        assert len(connector.keys) == 1
 
 
 async def test_what_ends_the_process_each_time_is_not_tried_for_ever(tmp_path: Path) -> None:
     from app.modules.actions.attempts import abandon_attempts
-    from app.modules.actions.schedule import Schedule
 
     hang = asyncio.Event()
 

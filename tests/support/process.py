@@ -21,12 +21,15 @@ from .storage import settings_for
 PATIENCE = 30.0
 """Seconds that it gets to become ready, and to end."""
 
+WORKS = '"node"'
+"""What a worker, which answers nobody, writes once it works."""
+
 LOG_TAIL = 3000
 """Characters of the log that a failure message shows."""
 
 
 class PlatformProcess:
-    """`trunkline serve` over one data folder, always at the same address.
+    """`trunkline serve` (or worker) over one data folder, always at the same address.
 
     settings   as keyword arguments, named like the platform's own (`stop_timeout=2`); `public_url=True`
                stands for the address that it listens on
@@ -62,6 +65,7 @@ class PlatformProcess:
         inherited = {n: v for n, v in os.environ.items() if not n.startswith("TRUNKLINE_")}
         self.environment = inherited | own | dict(variables or {})
         """Of the next start."""
+        self._answers = command == "serve"
         self._arguments = [sys.executable, "-m", program, command, "--json", "--stop-with-stdin"]
         self._arguments += ["--port", str(self.port), "--data-dir", str(data_dir)]
         self._popen: subprocess.Popen[bytes] | None = None
@@ -74,6 +78,11 @@ class PlatformProcess:
     @property
     def running(self) -> bool:
         return self._popen is not None and self._popen.poll() is None
+
+    @property
+    def urls(self) -> list[str]:
+        """Where its requests are answered."""
+        return [self.url]
 
     @property
     def admin_key(self) -> str:
@@ -107,8 +116,16 @@ class PlatformProcess:
                 await asyncio.sleep(0.01)
 
     async def start(self) -> None:
+        said = self.log_text().count(WORKS)
         self.spawn()
-        await self.ready()
+        if self._answers:
+            await self.ready()
+            return
+        deadline = time.monotonic() + PATIENCE
+        while self.log_text().count(WORKS) == said:
+            assert self.running, f"it ended before it worked: {self.tail()}"
+            assert time.monotonic() < deadline, f"not at work after {PATIENCE} s: {self.tail()}"
+            await asyncio.sleep(0.05)
 
     def kill(self) -> None:
         """SIGKILL: it gets no chance to do anything more."""

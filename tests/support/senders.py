@@ -4,6 +4,8 @@ import asyncio
 import hashlib
 import hmac
 import json
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -74,10 +76,11 @@ class Wire:
 
 
 class Sender:
-    """Sends numbered things to one webhook URL, one after the other, and keeps account."""
+    """Sends numbered things to one webhook URL, one after the other, and keeps account. Of several nodes'
+    URLs the next one is used when one does not take a thing."""
 
-    def __init__(self, url: str, name: str, ledger: Ledger) -> None:
-        self._wire = Wire(url)
+    def __init__(self, url: str | Sequence[str], name: str, ledger: Ledger) -> None:
+        self._wires = deque(map(Wire, [url] if isinstance(url, str) else url))
         self._name = name
         self._ledger = ledger
         self._last: dict[str, Any] = {"n": 0}
@@ -92,15 +95,21 @@ class Sender:
         """Sends the last thing again."""
         key, body = self._last["id"], json.dumps(self._last).encode()
         self._ledger.sent[key] = self._last
-        status, headers = await self._wire.post(body, signed(body))
+        try:
+            status, headers = await self._wires[0].post(body, signed(body))
+        except BROKEN:
+            self._wires.rotate(-1)
+            raise
         if status == 200:
             self._ledger.acknowledged.add(key)
             return True
         self._ledger.other.append((status, headers))
+        self._wires.rotate(-1)
         return False
 
     def close(self) -> None:
-        self._wire.close()
+        for wire in self._wires:
+            wire.close()
 
 
 def signed(body: bytes) -> dict[str, str]:

@@ -30,7 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if scenario.name not in options.only:
             continue
         try:
-            outcomes.append(run(scenario, scale, options.seed, options.alter, keep=options.keep))
+            outcomes.append(
+                run(
+                    scenario,
+                    scale,
+                    options.seed,
+                    options.alter,
+                    keep=options.keep,
+                    seconds=options.seconds,
+                )
+            )
         except KeyboardInterrupt:
             print(f"Interrupted in {scenario.name}; this is what was found before it.", file=sys.stderr)
             break
@@ -41,13 +50,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(
-    scenario: Scenario, scale: Scale, seed: int, alterations: Sequence[str] = (), *, keep: Path | None = None
+    scenario: Scenario,
+    scale: Scale,
+    seed: int,
+    alterations: Sequence[str] = (),
+    *,
+    keep: Path | None = None,
+    seconds: float | None = None,
 ) -> Outcome:
     """One scenario in a folder of its own. A scenario that itself fails is red too: it has proven nothing."""
     print(f"{scenario.name}: {scenario.title} ...", file=sys.stderr, flush=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
-        bench = Bench(Path(folder), scale, seed, alterations)
+        bench = Bench(Path(folder), scale, seed, alterations, seconds)
         try:
             verdicts = asyncio.run(scenario.run(bench))
         except Exception as error:
@@ -67,6 +82,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="as little as `make test` does")
     parser.add_argument("--only", type=_names, default=_names(""), help=f"of {','.join(_ALL)}")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="repeats a run's choices")
+    parser.add_argument(
+        "--seconds", type=_seconds, help="how long cluster goes on, instead of what its size says"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the data and logs of what turned red")
     parser.add_argument(
@@ -78,6 +96,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"break the platform on purpose: {', '.join(sorted(ALTERATIONS))}",
     )
     return parser.parse_args(arguments)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 1 <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError("from 1 to 86400")
+    return seconds
 
 
 _ALL = [scenario.name for scenario in SCENARIOS]

@@ -6,6 +6,7 @@ it move the platform's time.
 
 import asyncio
 import os
+import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,19 +23,24 @@ EARLY = 0.1
 
 def acknowledge_before_commit() -> None:
     """Webhooks are acknowledged before they are on disk."""
+    from app.infra.postgres import PostgresDatabase
     from app.infra.sqlite import SqliteDatabase
 
-    appender = SqliteDatabase.appender
+    def hasten(kind: Any) -> None:
+        appender = kind.appender
 
-    def early(self: SqliteDatabase, table: Any, columns: Sequence[str]) -> Any:
-        append = appender(self, table, columns)
+        def early(self: Any, table: Any, columns: Sequence[str]) -> Any:
+            append = appender(self, table, columns)
 
-        async def store_later(row: tuple[Any, ...]) -> None:
-            asyncio.get_running_loop().call_later(EARLY, append, row)
+            async def store_later(row: tuple[Any, ...]) -> None:
+                asyncio.get_running_loop().call_later(EARLY, append, row)
 
-        return store_later
+            return store_later
 
-    SqliteDatabase.appender = early  # type: ignore[method-assign]
+        kind.appender = early
+
+    hasten(SqliteDatabase)
+    hasten(PostgresDatabase)
 
 
 def dedupe_off() -> None:
@@ -55,6 +61,23 @@ def cursor_skips() -> None:
         return found[:-2] + found[-1:] if len(found) > 2 else found
 
     router.read_feed = short
+
+
+def feed_unlocked() -> None:
+    """Events are stored at the same time, some faster than others, so positions in the feed do not become
+    visible in their order."""
+    from sqlalchemy import text
+
+    from app.modules.events import service
+
+    tell = service.signal
+
+    def late(session: Any, topic: str) -> None:
+        session.execute(text(f"SELECT pg_sleep({random.uniform(0, 0.05)})"))
+        tell(session, topic)
+
+    service.exclusive = lambda session, topic: None
+    service.signal = late
 
 
 def retry_interrupted_once() -> None:
@@ -152,7 +175,10 @@ def _synchronous(mode: str) -> None:
 
 def error_on_full_disk() -> None:
     """What cannot be stored is an internal error."""
+    from app import errors
     from app.modules.webhooks import ingress
+
+    errors.HTTP_STATUS[errors.StorageUnavailable] = 500
 
     answer = ingress._answer
 
@@ -225,10 +251,10 @@ def clock() -> None:
 ALTERATIONS: dict[str, Callable[[], None]] = {
     change.__name__: change
     for change in (
-        acknowledge_before_commit, dedupe_off, cursor_skips, retry_interrupted_once, result_before_send,
-        attempt_not_opened, key_per_attempt, never_asks, synchronous_normal, synchronous_off,
-        error_on_full_disk, poison_stops_processing, poison_breaks_ingress, unbounded_backlog,
-        unbounded_claims, clock,
+        acknowledge_before_commit, dedupe_off, cursor_skips, feed_unlocked, retry_interrupted_once,
+        result_before_send, attempt_not_opened, key_per_attempt, never_asks, synchronous_normal,
+        synchronous_off, error_on_full_disk, poison_stops_processing, poison_breaks_ingress,
+        unbounded_backlog, unbounded_claims, clock,
     )
 }  # fmt: skip
 

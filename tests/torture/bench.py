@@ -42,6 +42,8 @@ class Bench:
     scale: Scale
     seed: int
     alterations: Sequence[str] = ()
+    seconds: float | None = None
+    """How long a scenario that goes by time goes on, instead of what its size says."""
 
     def size(self, sizes: Mapping[Scale, T]) -> T:
         return sizes[self.scale]

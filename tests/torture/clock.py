@@ -10,7 +10,7 @@ HOUR, DAY = 3600.0, 86_400.0
 JUMPS: dict[Scale, tuple[float, ...]] = {
     "tiny": (-HOUR, HOUR),
     "short": (5.0, -HOUR, HOUR, -7 * DAY, DAY),
-    "long": (5.0, -5.0, -HOUR, HOUR, -7 * DAY, DAY, -DAY, 2 * DAY, -30 * DAY, 7 * DAY),
+    "long": (5.0, -5.0, -HOUR, HOUR, -7 * DAY, DAY, -DAY, 2 * DAY, -20 * DAY, 7 * DAY),
 }
 """Seconds by which the clock is off, one after the other. The last is the latest, so that all is due then.
 None is beyond the retention: what is older than that by the clock is deleted, as it is meant to be."""

@@ -48,7 +48,7 @@ class Killer:
     def __post_init__(self) -> None:
         self._lock = asyncio.Lock()
 
-    async def strike(self) -> None:
+    async def strike(self, _: int = 0) -> None:
         """Kills it and waits until the next start is ready."""
         async with self._lock:
             if not self.platform.running:

@@ -38,7 +38,10 @@ FATES = {
 }
 
 CRASH = "crash"
-"""What the process prints when the platform is to be killed."""
+"""What the process prints when the platform is to be killed, with the number of the process that asked."""
+
+ASKER = "x-process"
+"""Header that tells that number."""
 
 HANG_SECONDS = 30.0
 
@@ -135,13 +138,14 @@ class Provider:
         self._handling[parcel["ref"]] += 1
         self.most_open = max(self.most_open, self.open)
         try:
-            return await self._handle(parcel, headers.get("idempotency-key"), reader)
+            return await self._handle(parcel, headers, reader)
         finally:
             self._handling[parcel["ref"]] -= 1
 
     async def _handle(
-        self, parcel: dict[str, Any], key: str | None, reader: asyncio.StreamReader
+        self, parcel: dict[str, Any], headers: dict[str, str], reader: asyncio.StreamReader
     ) -> tuple[int, Any, str]:
+        key, asker = headers.get("idempotency-key"), headers.get(ASKER, "0")
         ref, fates = parcel["ref"], parcel["fates"]
         fate = fates[self.asked[ref]] if self.asked[ref] < len(fates) else "deliver"
         self.asked[ref] += 1
@@ -156,7 +160,7 @@ class Provider:
             case "reset":
                 raise _Reset
             case "crash_before":
-                print(CRASH, flush=True)
+                print(CRASH, asker, flush=True)
                 await _until_gone(reader)
         if key is None or key not in self._ledger.keys:
             self._ledger.note(ref, key)
@@ -167,7 +171,7 @@ class Provider:
             case "hang":
                 await _until_gone(reader)
             case "crash_after":
-                print(CRASH, flush=True)
+                print(CRASH, asker, flush=True)
                 await _until_gone(reader)
         return 500 if fate == "fault" else 200, {"count": self.effects[ref]}, ""
 
@@ -199,7 +203,7 @@ class ProviderProcess:
         self.url = f"http://127.0.0.1:{self._port}"
         self.starts = 0
         self._popen: asyncio.subprocess.Process | None = None
-        self._crashes: asyncio.Queue[None] = asyncio.Queue()
+        self._crashes: asyncio.Queue[int] = asyncio.Queue()
 
     async def start(self) -> None:
         self.starts += 1
@@ -214,12 +218,12 @@ class ProviderProcess:
         self._listening = asyncio.create_task(self._listen(self._popen.stdout))
 
     async def _listen(self, told: asyncio.StreamReader) -> None:
-        while await told.readline() == f"{CRASH}\n".encode():
-            self._crashes.put_nowait(None)
+        while (words := (await told.readline()).decode().split())[:1] == [CRASH]:
+            self._crashes.put_nowait(int(words[1]))
 
-    async def crash_wanted(self) -> None:
-        """Waits until it wants the platform killed."""
-        await self._crashes.get()
+    async def crash_wanted(self) -> int:
+        """Waits until it wants the platform killed; the process that has asked it."""
+        return await self._crashes.get()
 
     async def kill(self) -> None:
         if self._popen is not None and self._popen.returncode is None:

@@ -1,6 +1,6 @@
 """All scenarios, in the order in which they are run."""
 
-from . import clock, crashpoints, kills, memory, poison, power, storage
+from . import clock, cluster, crashpoints, kills, memory, poison, power, storage
 from .bench import Scenario
 
 SCENARIOS = (
@@ -46,5 +46,17 @@ SCENARIOS = (
         breaks=("poison_stops_processing", "poison_breaks_ingress"),
     ),
     Scenario("backlog", "a backlog of webhooks", memory.pile_up_webhooks, breaks=("unbounded_backlog",)),
+    Scenario(
+        "cluster",
+        "several nodes over PostgreSQL, all of which may fail",
+        cluster.kill_the_nodes,
+        breaks=(
+            "acknowledge_before_commit",
+            "dedupe_off",
+            "retry_interrupted_once",
+            "feed_unlocked",
+            "error_on_full_disk",
+        ),
+    ),
     Scenario("queue", "a queue of actions", memory.pile_up_actions, breaks=("unbounded_claims",)),
 )

@@ -4,19 +4,20 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import httpx2
 
 from app.integrations.twin import running as running_twin
 from tests.support.faults import Done, action_faults, feed_faults, order_faults, walk_faults
-from tests.support.feed import FeedReader
+from tests.support.feed import FeedReader, Reader
 from tests.support.platform import eventually
-from tests.support.process import PlatformProcess, connect, each
+from tests.support.process import connect, each
 from tests.support.senders import BROKEN, SECRET, Ledger, Sender
 
 from .bench import Scale, Verdict
@@ -51,6 +52,19 @@ CLIENTS: dict[Scale, int] = {"tiny": 1, "short": 4, "long": 4}
 """Clients that request actions where these are not all that it is about."""
 
 
+class Door(Protocol):
+    """Where the platform is reached: one process, or every node that answers requests."""
+
+    @property
+    def urls(self) -> Sequence[str]: ...
+
+    def client(self) -> httpx2.AsyncClient: ...
+
+
+def one_reader(client: httpx2.AsyncClient) -> list[Reader]:
+    return [FeedReader(client, 100)]
+
+
 class Background:
     """Tasks that run until they are ended, and may not end by themselves."""
 
@@ -71,7 +85,7 @@ class Background:
 
 @dataclass
 class WebhookTraffic:
-    """Signed webhooks from several senders, a polled source, and a consumer who reads all the time."""
+    """Signed webhooks from several senders, a polled source, and consumers who read all the time."""
 
     chance: random.Random
     client: httpx2.AsyncClient
@@ -83,42 +97,48 @@ class WebhookTraffic:
     repeated: int = 0
     latencies: list[float] = field(default_factory=list)
     _background: Background = field(default_factory=Background)
-    _reader: FeedReader | None = None
+    _readers: list[Reader] = field(default_factory=list)
     _settled: asyncio.Event = field(default_factory=asyncio.Event)
-    _reading: asyncio.Task[None] | None = None
+    _reading: list[asyncio.Task[None]] = field(default_factory=list)
 
     @classmethod
     @contextlib.asynccontextmanager
     async def to(
         cls,
-        platform: PlatformProcess,
+        door: Door,
         chance: random.Random,
         *,
         senders: int = 6,
         most_padding: int = 4000,
         pause: float = 0.0,
+        readers: Callable[[httpx2.AsyncClient], list[Reader]] = one_reader,
     ) -> AsyncIterator["WebhookTraffic"]:
         """Makes the connections and begins."""
         source = Source()
-        async with running_twin(source) as source_url, platform.client() as client:
+        async with running_twin(source) as source_url, door.client() as client:
             it = cls(chance, client, source, senders, most_padding, pause)
             secrets = {"signing_secret": SECRET}
-            urls = [(await connect(client, "signed", secrets=secrets))["webhook_url"] for _ in range(3)]
+            made = [(await connect(client, "signed", secrets=secrets))["webhook_url"] for _ in range(3)]
+            paths = [urlsplit(url).path for url in made]
             await connect(client, "polled", settings={"base_url": source_url})
             for number in range(senders):
-                sender = Sender(urls[number % 2], f"s{number}", it.ledger)
+                # They do not all begin at the same node.
+                first = number // 2 % len(door.urls)
+                urls = [url + paths[number % 2] for url in (*door.urls[first:], *door.urls[:first])]
+                sender = Sender(urls, f"s{number}", it.ledger)
                 it._background.begin(it._send(sender, persistent=number % 2 == 0))
-            it._background.begin(
-                it._send(Sender(urls[2], "ordered", it.ledger), persistent=True, orderly=True)
-            )
+            ordered = Sender([url + paths[2] for url in door.urls], "ordered", it.ledger)
+            it._background.begin(it._send(ordered, persistent=True, orderly=True))
             it._background.begin(it._produce())
-            it._reader = FeedReader(client, 100)
-            it._reading = asyncio.create_task(it._reader.read_until(it._settled))
+            it._readers = readers(client)
+            it._reading = [asyncio.create_task(reader.read_until(it._settled)) for reader in it._readers]
             try:
                 yield it
             finally:
                 await it._background.end()
-                it._reading.cancel()
+                for task in it._reading:
+                    task.cancel()
+                await asyncio.gather(*it._reading, return_exceptions=True)
 
     async def _send(self, sender: Sender, *, persistent: bool, orderly: bool = False) -> None:
         """One thing after the other. A persistent sender repeats what was not acknowledged, as providers do;
@@ -165,8 +185,8 @@ class WebhookTraffic:
 
         await eventually(on_its_way, lambda n: n == 0, timeout)
         self._settled.set()
-        assert self._reading is not None
-        await asyncio.wait_for(self._reading, timeout)
+        for task in (await asyncio.wait(self._reading, timeout=timeout))[0]:
+            task.result()
 
     async def verdicts(self, tried: str) -> list[Verdict]:
         """What is wrong with the feed, by promise. Call when settled."""
@@ -189,7 +209,6 @@ class WebhookTraffic:
         faults = feed_faults(sent, self.ledger.acknowledged, told)
         twice = [fault for fault in faults if fault.startswith("there more than once")]
         others = Counter(status for status, _ in self.ledger.other)
-        assert self._reader is not None
         return [
             Verdict(
                 "Acknowledged webhooks are on disk and become events, unaltered and in order",
@@ -216,11 +235,17 @@ class WebhookTraffic:
             ),
             Verdict(
                 "The feed never skips",
-                "a consumer reads on by its cursor all the time",
-                walk_faults(self._reader.seen, cursors),
-                {"read": len(self._reader.seen)},
+                READING[len(self._readers) > 1],
+                [fault for reader in self._readers for fault in walk_faults(reader.seen, cursors)],
+                {"read": sum(len(reader.seen) for reader in self._readers)},
             ),
         ]
+
+
+READING = (
+    "a consumer reads on by its cursor all the time",
+    "consumers read on by their cursors all the time, pages and streams, from every node",
+)
 
 
 def _named(faults: list[str], kind: str) -> int:
@@ -255,7 +280,7 @@ class ActionTraffic:
     provider: ProviderProcess
     connections: list[str]
     fates: tuple[str, ...]
-    crash: Callable[[], Awaitable[None]] | None
+    crash: Callable[[int], Awaitable[None]] | None
     most_crashes: int
     requested: dict[str, str] = field(default_factory=dict)
     """Ids of acknowledged actions, by their Idempotency-Key, which is the ref of their effect."""
@@ -270,7 +295,7 @@ class ActionTraffic:
     @contextlib.asynccontextmanager
     async def to(
         cls,
-        platform: PlatformProcess,
+        door: Door,
         chance: random.Random,
         ledger: Path,
         *,
@@ -278,15 +303,15 @@ class ActionTraffic:
         pause: float = 0.02,
         connections: int = 6,
         fates: tuple[str, ...] = FATES,
-        crash: Callable[[], Awaitable[None]] | None = None,
+        crash: Callable[[int], Awaitable[None]] | None = None,
         most_crashes: int = 0,
     ) -> AsyncIterator["ActionTraffic"]:
-        """Makes the connections and begins. `crash` kills the platform and starts it again, when the provider
-        says that this is the moment; it is asked for at most `most_crashes` of them."""
+        """Makes the connections and begins. `crash` kills the process that it is given and starts it again,
+        when the provider says that this is the moment; it is asked for at most `most_crashes` of them."""
         provider = ProviderProcess(ledger)
         await provider.start()
         try:
-            async with platform.client() as client:
+            async with door.client() as client:
                 settings = {"base_url": provider.url}
                 made = [
                     (await connect(client, "courier", settings=settings))["id"] for _ in range(connections)
@@ -314,9 +339,9 @@ class ActionTraffic:
     async def _crash_when_asked(self) -> None:
         assert self.crash is not None
         while True:
-            await self.provider.crash_wanted()
+            asker = await self.provider.crash_wanted()
             self.crashes += 1
-            await self.crash()
+            await self.crash(asker)
 
     async def _request_many(self, name: str, pause: float) -> None:
         """One after the other, the last one to its acknowledgement."""
@@ -353,8 +378,8 @@ class ActionTraffic:
                 await asyncio.sleep(PAUSE_WHILE_DOWN)
                 continue
             if answer.status_code not in (200, 202):
-                assert answer.status_code == 503, answer.text
-                self.refused[503] += 1
+                assert answer.status_code >= 500, answer.text
+                self.refused[answer.status_code] += 1
                 await asyncio.sleep(0.1)
                 continue
             times -= 1
@@ -362,9 +387,13 @@ class ActionTraffic:
             if known != answer.json()["id"]:
                 self._contradictions.append(f"{ref} was {known} and then {answer.json()['id']}")
 
+    def end(self) -> None:
+        """Has the clients request no more than what they are at."""
+        self._ending = True
+
     async def settle(self, timeout: float = 90.0) -> list[dict[str, Any]]:
         """Requests no more; all actions, once each has ended."""
-        self._ending = True
+        self.end()
         await asyncio.wait_for(asyncio.gather(*self._clients), timeout)
 
         async def unfinished() -> int:
@@ -420,7 +449,9 @@ class ActionTraffic:
             Verdict(
                 "An acknowledged action is one action, and ends",
                 "requests repeated with their Idempotency-Key until each was answered",
-                self._contradictions + [f for f in all_faults if not f.startswith(_OF_CLASSES)],
+                self._contradictions
+                + [f for f in all_faults if not f.startswith(_OF_CLASSES)]
+                + [f"answered {status}" for status in self.refused if status != 503],
                 {"acknowledged": len(self.requested), "tries cut short by a kill": len(interrupted)},
             )
         )

@@ -122,11 +122,20 @@ class OpenAttempt:
 
 
 def open_attempts(
-    session: Session, queue: WorkQueue, registry: Registry, action_ids: Sequence[str], owner: str
+    session: Session,
+    queue: WorkQueue,
+    registry: Registry,
+    action_ids: Sequence[str],
+    owner: str,
+    perhaps_open: Collection[int] = (),
 ) -> list[OpenAttempt | None]:
     """queued -> running, for each action. None if there is nothing to do: it runs already, or has ended, or
     has to wait. One that waits for a time (also because the clock was set back) gets its wake-up again, for
-    then."""
+    then.
+
+    `perhaps_open` are places among the ids. Who asks there was this owner's last to open an attempt of that
+    action, and does not know whether it was stored: if the action runs, this is the attempt.
+    """
     among = {"actions": list(action_ids)}
     connections: set[str] = set(session.scalars(_CONNECTIONS[is_shared(session)], among))
     gates = gates_of(session, connections)
@@ -134,9 +143,11 @@ def open_attempts(
     open_now = running_of(session, connections)
     now = now_ms()
     opened = []
-    for action_id in action_ids:
+    for place, action_id in enumerate(action_ids):
         row, attempt = rows.get(action_id), None
-        if row is not None:
+        if row is not None and place in perhaps_open and (row.state, row.owner) == (RUNNING, owner):
+            attempt = _opened(row, owner)
+        elif row is not None:
             running = open_now[row.connection_id]
             attempt = _open(session, queue, registry, gates[row.connection_id], row, owner, running, now)
             open_now[row.connection_id] += attempt is not None
@@ -168,6 +179,10 @@ def _open(
         return None
     row.state, row.owner, row.waiting, row.attempts = RUNNING, owner, None, row.attempts + 1
     session.add(Attempt(action_id=row.id, number=row.attempts, owner=owner, state=OPEN, started_at=now))
+    return _opened(row, owner)
+
+
+def _opened(row: ActionRow, owner: str) -> OpenAttempt:
     ask_first = row.effect == CHECKABLE and row.ambiguous
     return OpenAttempt(
         row.id, row.attempts, row.connection_id, row.type, row.payload, owner, ask_first, row.integration

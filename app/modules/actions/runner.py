@@ -4,11 +4,13 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import orjson
 import structlog
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 
 from app.errors import NotFound, StorageUnavailable
 from app.infra import metrics
@@ -56,6 +58,14 @@ SWEEP_SECONDS = 5.0
 SWEEP_BATCH = 500
 
 
+@dataclass(eq=False)
+class _Opening:
+    """A call that wants an attempt of this action opened; `last` if it asks no more when that fails."""
+
+    action_id: str
+    last: bool = False
+
+
 class ActionRunner:
     """The work handler of action.run. Its node owns the attempts that it opens."""
 
@@ -78,6 +88,8 @@ class ActionRunner:
         self._schedule = schedule
         self._timeout = timeout
         self._opening = Batches(self._open_all)
+        self._openers: dict[str, _Opening] = {}
+        """Who was the last to open an attempt of an action, until it knows whether that was stored."""
         self._closing = Batches(self._close_all)
 
     async def start(self) -> None:
@@ -95,14 +107,17 @@ class ActionRunner:
 
     async def run(self, action_id: str) -> None:
         """Tries one action. Safe to call any number of times: the row says what there is to do."""
-        opening = self._opening.ask(action_id)
+        call = _Opening(action_id)
+        opening = asyncio.create_task(self._open(call))
         try:
             attempt = await asyncio.shield(opening)
         except asyncio.CancelledError:
             # The process is stopping, and what was opened meanwhile would look as if it had been tried.
-            if attempt := await opening:
-                message = "The process stopped before this was tried."
-                await asyncio.shield(self._close(attempt, _unsent("not_done", "interrupted", message)))
+            call.last = True
+            with suppress(StorageUnavailable):
+                if attempt := await opening:
+                    message = "The process stopped before this was tried."
+                    await asyncio.shield(self._close(attempt, _unsent("not_done", "interrupted", message)))
             raise
         if attempt is None:
             return
@@ -124,11 +139,37 @@ class ActionRunner:
             await self._database.write(lambda s: wake_blocked(s, self._queue, self._registry))
             await asyncio.sleep(SWEEP_SECONDS)
 
-    async def _open_all(self, action_ids: Sequence[str]) -> list[OpenAttempt | None]:
-        return await write_and_count(
-            self._database,
-            lambda s: open_attempts(s, self._queue, self._registry, action_ids, self._nodes.id),
-        )
+    async def _open(self, call: _Opening) -> OpenAttempt | None:
+        """Opens an attempt, if there is one to open, however long the storage takes.
+
+        If the line was lost during the commit it may be open without anybody knowing, and nobody would ever
+        end it, because its owner lives. So whoever was the last to open it asks again; nothing was sent yet.
+        """
+        try:
+            while True:
+                try:
+                    return await self._opening.ask(call)
+                except StorageUnavailable as error:
+                    if call.last:
+                        raise
+                    log.warning("attempt_not_opened", action=call.action_id, reason=error.message)
+                    await asyncio.sleep(STORAGE_PAUSE)
+        finally:
+            if self._openers.get(call.action_id) is call:
+                del self._openers[call.action_id]
+
+    async def _open_all(self, calls: Sequence[_Opening]) -> list[OpenAttempt | None]:
+        def unit(session: Session) -> list[OpenAttempt | None]:
+            ids = [call.action_id for call in calls]
+            perhaps_open = {n for n, call in enumerate(calls) if self._openers.get(call.action_id) is call}
+            owner = self._nodes.id
+            opened = open_attempts(session, self._queue, self._registry, ids, owner, perhaps_open)
+            for call, attempt in zip(calls, opened, strict=True):
+                if attempt is not None:  # its row is held: until the commit nobody else opens one
+                    self._openers[call.action_id] = call
+            return opened
+
+        return await write_and_count(self._database, unit)
 
     async def _close_all(self, ended: Sequence[tuple[OpenAttempt, Outcome]]) -> list[bool]:
         return await write_and_count(
@@ -153,10 +194,11 @@ class ActionRunner:
                 return
 
     async def _try(self, attempt: OpenAttempt) -> Outcome:
-        trace = AttemptTrace(key=attempt.action_id)
+        trace = AttemptTrace(key=attempt.action_id, owned=lambda: self._nodes.counts_as_living(attempt.owner))
         token = current_attempt.set(trace)
         called = False
         try:
+            await self._nodes.prove()
             async with self._instances.lease(attempt.connection_id) as lease:
                 if not lease.enabled:
                     return _unsent("refused", "connection_disabled", "The connection is disabled or deleted.")
@@ -216,6 +258,8 @@ class ActionRunner:
                 # It is the probe that failed: an earlier try may still have done it.
                 return _ambiguous(trace, told.code, str(told), told)
             outcome = _provider_outcome(told, trace)
+            if trace.overtaken:  # the provider has nothing to do with it
+                outcome = replace(outcome, outage=None)
         except Overtime:
             message = f"It took longer than {self._timeout:g} s."
             outcome = _ambiguous(trace, "timeout", message, outage=True)

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy import func, select
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
+from app.errors import StorageUnavailable
 from app.modules.access.deps import CallerDep, DatabaseDep
 from app.modules.paging import Cursor, Limit, Page, position_of
 
@@ -73,9 +74,14 @@ async def stream_events(
         yield ServerSentEvent(id=str(position))
         with database.signals.subscribe(TOPIC) as news:
             while True:
-                rows = await database.read(
-                    partial(read_feed, tenant=caller.tenant, after=position, limit=STREAM_BATCH, only=only)
-                )
+                try:
+                    rows = await database.read(
+                        partial(
+                            read_feed, tenant=caller.tenant, after=position, limit=STREAM_BATCH, only=only
+                        )
+                    )
+                except StorageUnavailable:
+                    return  # the client comes again, and is told when
                 for row in rows:
                     position = row.seq
                     yield ServerSentEvent(

@@ -1,5 +1,8 @@
 """Actions with an effect that a stand-in counts, one for each class of effects."""
 
+import asyncio
+import os
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -22,6 +25,10 @@ class Parcel(BaseModel):
     ref: str = Field(description="Names the effect")
     fates: list[str] = Field(default=[], description="What the stand-in does with each try; then it delivers")
     before: float = Field(default=0.0, description="Seconds until the effect")
+    hold: Path | None = Field(
+        default=None,
+        description="A file that keeps it from being sent; who is kept writes its number into it",
+    )
     after: float = Field(default=0.0, description="Seconds from the effect to the answer")
 
 
@@ -43,16 +50,23 @@ class CourierConnector(BaseIntegration):
 
     def __init__(self, settings: CourierSettings, http: ConnectorHttp, token: str = "") -> None:
         # How long to wait is the platform's to say, with action_timeout.
-        self._http = http.bind(settings.base_url, timeout=3600.0)
+        asker = {"X-Process": str(os.getpid())}
+        self._http = http.bind(settings.base_url, headers=asker, timeout=3600.0)
 
     async def deliver(self, parcel: Parcel) -> Any:
-        return (await self._http.post("/effects", json=parcel.model_dump())).json()
+        if parcel.hold:
+            parcel.hold.write_text(str(os.getpid()))
+            while parcel.hold.exists():
+                await asyncio.sleep(0.02)
+        return (await self._http.post("/effects", json=parcel.model_dump(mode="json"))).json()
 
     async def put(self, parcel: Parcel) -> Any:
         attempt = current_attempt.get()
         assert attempt is not None
         headers = {"Idempotency-Key": attempt.key}
-        return (await self._http.post("/effects", json=parcel.model_dump(), headers=headers)).json()
+        return (
+            await self._http.post("/effects", json=parcel.model_dump(mode="json"), headers=headers)
+        ).json()
 
     async def find(self, parcel: Parcel) -> ProbeAnswer:
         found = (await self._http.get(f"/effects/{parcel.ref}")).json()
