@@ -205,7 +205,8 @@ def _problem(
         return None if case.may_succeed(request) else ("succeeds", False)
     if isinstance(error, case.expected):
         if case.name == "429" and error.retry_after != RETRY_AFTER:
-            return f"raises RateLimited with retry_after={error.retry_after}", False
+            given = "None" if error.retry_after is None else f"{error.retry_after:g}"
+            return f"raises RateLimited with retry_after={given}", False
         return None
     if isinstance(error, TimeoutError):
         return f"takes longer than {DEADLINE:g} s", False
