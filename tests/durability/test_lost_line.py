@@ -5,7 +5,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.support.platform import eventually
+from app.modules.webhooks import service
+from tests.support.connectors import OpenConnector
+from tests.support.platform import eventually, running_platform
 from tests.support.postgres import PostgresServer
 from tests.support.process import connect, platform_process
 from tests.support.proxy import Proxy
@@ -49,6 +51,29 @@ async def test_an_attempt_that_may_have_been_opened_is_carried_out_once(
             await eventually(state, lambda seen: seen == "succeeded", 20)
     assert provider.effects == {"it": 1}
     assert provider.asked == {"it": 1}
+
+
+class Answering(OpenConnector):
+    """Its senders wait for what the connector says."""
+
+    reply_within = 5.0
+
+
+async def test_a_webhook_that_may_have_been_stored_is_processed_although_nobody_answers_it(
+    postgres: PostgresServer, empty_postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "LONGEST_ANSWER_MS", 0)
+    async with Proxy(postgres.port) as proxy:
+        url = empty_postgres.replace(f":{postgres.port}/", f":{proxy.port}/")
+        async with running_platform(
+            tmp_path, Answering, database_url=url, master_key=MASTER_KEY, node_timeout=1.0
+        ) as platform:
+            address = (await platform.connect("open"))["webhook_url"]
+            proxy.cut_at, proxy.deliver = b"in doubt", True
+            answer = await platform.client.post(address, json={"id": "a", "text": "in doubt"})
+            proxy.cut_at = None
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            assert [event["external_id"] for event in await platform.feed_of(1)] == ["a"]
 
 
 async def _request(client: httpx2.AsyncClient, connection: str) -> httpx2.Response:

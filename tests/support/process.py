@@ -55,6 +55,7 @@ class PlatformProcess:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.starts = 0
+        self.patience = PATIENCE
         self._source = source
         if connectors is not None:
             settings["connectors_path"] = connectors
@@ -105,14 +106,14 @@ class PlatformProcess:
 
     async def ready(self) -> None:
         """Waits until it says that it can store."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + self.patience
         async with httpx2.AsyncClient(trust_env=False, timeout=5) as client:
             while True:
                 with contextlib.suppress(httpx2.TransportError):
                     if (await client.get(f"{self.url}/readyz")).status_code == 200:
                         return
                 assert self.running, f"it ended before it was ready: {self.tail()}"
-                assert time.monotonic() < deadline, f"not ready after {PATIENCE} s: {self.tail()}"
+                assert time.monotonic() < deadline, f"not ready after {self.patience} s: {self.tail()}"
                 await asyncio.sleep(0.01)
 
     async def start(self) -> None:
@@ -121,10 +122,10 @@ class PlatformProcess:
         if self._answers:
             await self.ready()
             return
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + self.patience
         while self.log_text().count(WORKS) == said:
             assert self.running, f"it ended before it worked: {self.tail()}"
-            assert time.monotonic() < deadline, f"not at work after {PATIENCE} s: {self.tail()}"
+            assert time.monotonic() < deadline, f"not at work after {self.patience} s: {self.tail()}"
             await asyncio.sleep(0.05)
 
     def kill(self) -> None:

@@ -184,13 +184,12 @@ class _Trial:
             if due and time.monotonic() - self._began >= due[0]:
                 due.pop(0)
                 await self._take_the_database_away(list(STOPS)[self.outages.total() % len(STOPS)])
-            elif len(self._strikes) < AT_A_TIME and (
+            elif sum(not strike.done() for strike in self._strikes) < AT_A_TIME and (
                 strike := kinds[plan[0] if plan else self._chance.choice(OFTEN)]()
             ):
                 del plan[:1]
                 task = asyncio.create_task(strike)
                 self._strikes.add(task)
-                task.add_done_callback(self._strikes.discard)
         await asyncio.gather(*self._strikes)
         await self._ready_again()
 

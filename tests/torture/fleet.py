@@ -19,6 +19,8 @@ from tests.support.storage import MASTER_KEY
 from .altered import PROGRAM, VARIABLE
 
 PROBE_PAUSE = 0.1
+PATIENCE = 120.0
+"""Seconds that a start may take: on a machine that is busy with others there are several at a time."""
 
 
 @dataclass
@@ -218,7 +220,9 @@ async def running_fleet(
         shared |= {"program": PROGRAM, "variables": {VARIABLE: ",".join(alterations)}}
 
     def node(name: str, **more: Any) -> PlatformProcess:
-        return PlatformProcess(folder / name, **shared | more)
+        made = PlatformProcess(folder / name, **shared | more)
+        made.patience = PATIENCE
+        return made
 
     made = Fleet(
         [node(f"{role}-{number}", role=role) for number, role in enumerate(doors, 1)],

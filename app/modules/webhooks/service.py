@@ -66,6 +66,9 @@ _SETTLE_GOOD = [
     for condition in members(table_of(Webhook).c.seq, "seqs")
 ]
 
+LONGEST_ANSWER_MS = 300_000
+"""No sender waits for longer."""
+
 TOKEN_PLACEHOLDER = "{token}"  # noqa: S105 - it stands where the token stood
 
 
@@ -224,8 +227,12 @@ def release_answering(session: Session, webhook_ids: Collection[str]) -> None:
 
 
 def release_orphans(session: Session, living: Collection[str]) -> None:
-    """answering -> received, for those that no living node answers."""
-    session.execute(_RELEASE.where(or_(Webhook.owner.is_(None), Webhook.owner.not_in(living))))
+    """answering -> received, for those that no living node answers, or that have no sender any more: its node
+    does not know of one whose line to the database was lost while it was being stored."""
+    lost = now_ms() - LONGEST_ANSWER_MS
+    session.execute(
+        _RELEASE.where(or_(Webhook.owner.is_(None), Webhook.owner.not_in(living), Webhook.received_at < lost))
+    )
 
 
 _RELEASE = (
