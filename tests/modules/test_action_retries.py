@@ -397,7 +397,7 @@ async def test_no_try_begins_after_the_deadline(
     connector = told(lambda _: error)
     async with running_platform(tmp_path, connector, action_attempts=1000) as running:
         connection = (await running.connect("told"))["id"]
-        answer = await request(running, connection, type=action_type, deadline=at(0.8))
+        answer = await request(running, connection, type=action_type, deadline=at(2.0))
         action = await ended(running, answer.json())
         assert action["state"] == state
         assert "deadline" in action["warning"]
