@@ -21,10 +21,16 @@ class Batches(Generic[Item, Result]):
     """
 
     def __init__(
-        self, work: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], most: int = MOST
+        self,
+        work: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        *,
+        most: int = MOST,
+        size: Callable[[Item], int] = lambda item: 1,
     ) -> None:
+        """A batch takes no more items once it has `most`, by their `size`."""
         self._work = work
         self._most = most
+        self._size = size
         self._asked: list[tuple[Item, asyncio.Future[Result]]] = []
         self._working: asyncio.Task[None] | None = None
 
@@ -39,10 +45,17 @@ class Batches(Generic[Item, Result]):
     async def _run(self) -> None:
         try:
             while self._asked:
-                batch, self._asked = self._asked[: self._most], self._asked[self._most :]
-                await self._do(batch)
+                await self._do(self._take())
         finally:
             self._working = None
+
+    def _take(self) -> "list[tuple[Item, asyncio.Future[Result]]]":
+        taken = size = 0
+        while taken < len(self._asked) and size < self._most:
+            size += self._size(self._asked[taken][0])
+            taken += 1
+        batch, self._asked = self._asked[:taken], self._asked[taken:]
+        return batch
 
     async def _do(self, batch: "list[tuple[Item, asyncio.Future[Result]]]") -> None:
         try:

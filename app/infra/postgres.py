@@ -80,6 +80,9 @@ _SESSION = {
     "application_name": "trunkline",
     "timezone": "UTC",
     "jit": "off",  # compiling a plan costs more than running any statement here
+    # Plans are kept, and the first are made for empty tables without statistics: to read those from end to
+    # end is the best plan then, and quadratic in what arrives until the server has looked again.
+    "enable_seqscan": "off",
     # A node that is frozen in the middle of a transaction must not hold the others' locks for ever.
     "idle_in_transaction_session_timeout": "15s",
     "lock_timeout": "20s",

@@ -64,7 +64,7 @@ class GroupCommit:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         # As the platform sets it: rarer checkpoints lower p99 and raise the maximum.
-        database.execute("PRAGMA wal_autocheckpoint = 8000")
+        database.execute("PRAGMA wal_autocheckpoint = 16000")
         database.execute("CREATE TABLE inbox (id INTEGER PRIMARY KEY, body BLOB NOT NULL)")
         while batch := self._batches.get():
             error: Exception | None = None

@@ -197,10 +197,8 @@ class Poller:
             polled = [await self._parse(lease, body, received_at, watchdog) for body in bodies]
         before = _Before(cursor, polled_at)
         failpoint("poll.before_store")
-        batch, made = await self._database.write(
-            _store(key, lease.integration.key, polled, before, following)
-        )
-        note_settled(batch, made)
+        batch = await self._database.write(_store(key, lease.integration.key, polled, before, following))
+        note_settled(batch)
         failpoint("poll.after_store")
         return bool(items)
 
@@ -267,13 +265,10 @@ class _Before:
 
 def _store(
     key: PollKey, integration: str, polled: list[_Polled], before: _Before, cursor: str | None
-) -> Callable[[Session], tuple[list[Settled], int]]:
-    """Items, events and cursor in one transaction; what became of the items, and how many events are new.
+) -> Callable[[Session], list[Settled]]:
+    """Items, events and cursor in one transaction; what became of the items. Raises Overtaken."""
 
-    Raises Overtaken.
-    """
-
-    def unit(session: Session) -> tuple[list[Settled], int]:
+    def unit(session: Session) -> list[Settled]:
         state = _state(session, key)
         if (state.cursor, state.polled_at) != (before.cursor, before.polled_at):
             raise Overtaken
@@ -288,7 +283,8 @@ def _store(
             Settled(row.seq, one.parsed.events, one.parsed.failure, integration, one.parsed.span)
             for row, one in zip(rows, polled, strict=True)
         ]
-        return batch, settle(session, batch)
+        settle(session, batch)
+        return batch
 
     return unit
 

@@ -57,8 +57,8 @@ async def _in_span(tracer: Tracer, span: Span, parsing: Coroutine[None, None, Pa
     return parsed
 
 
-def note_settled(batch: Sequence[Settled], stored: int) -> None:
-    """What became of one connection's webhooks is on disk, with `stored` new events."""
+def note_settled(batch: Sequence[Settled]) -> None:
+    """What became of one connection's webhooks is on disk, with their events."""
     if not batch:
         return
     integration = batch[0].integration
@@ -67,7 +67,7 @@ def note_settled(batch: Sequence[Settled], stored: int) -> None:
         metrics.WEBHOOKS_FAILED(integration, metrics.code_label(failure.code)).inc()
     if len(batch) > len(failures):
         metrics.WEBHOOKS_PROCESSED(integration).inc(len(batch) - len(failures))
-    if stored:
+    if stored := sum(event.id != "" for one in batch for event in one.events):
         metrics.EVENTS_STORED(integration).inc(stored)
     if tracing.active is not None:
         for one in batch:

@@ -6,18 +6,22 @@
 
 The processor keeps no state that matters: what waits is in the table. A kill at any place leaves webhooks
 `received`, and the next start, or another node, finds them. Of several nodes one at a time processes a
-connection's webhooks, under a lease that it keeps while there are any. While acknowledgements are being given
-it works in small portions and pauses between them, because senders time out and the backlog does not.
+connection's webhooks, under a lease that it keeps while there are any. A connection's next webhooks are read
+and parsed while the ones before them are being settled; they are settled after them, or not at all. What
+several connections have to settle is one transaction.
 """
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from types import TracebackType
+from typing import Self
 
 import structlog
 
 from app.errors import NotFound, StorageUnavailable
+from app.infra.batches import Batches
 from app.infra.db import Database
 from app.infra.failpoints import failpoint
 from app.infra.nodes import TOPIC as LEASES
@@ -27,6 +31,7 @@ from app.integrations.requests import Reply
 from app.modules.integrations.instances import ConnectionUnusable, Instances, Lease
 
 from .observed import note_settled, parse_traced
+from .pace import Pace
 from .parse import Failure, Parsed, parse
 from .service import (
     TOPIC,
@@ -44,11 +49,14 @@ from .service import (
 
 log = structlog.get_logger()
 
-PORTION = 128
-"""Webhooks of one connection in one transaction."""
+PORTION = 256
+"""Webhooks read at a time, of all connections that are looked at together."""
 
 PORTION_BUSY = 32
-"""The same while acknowledgements are being given: it is as long as they may have to wait."""
+"""The same while acknowledgements are being given: settling them is as long as those may have to wait."""
+
+SETTLED_TOGETHER = 512
+"""Webhooks in one transaction."""
 
 PORTION_BYTES = 8 * 1024 * 1024
 """Bytes of bodies read at a time."""
@@ -58,9 +66,6 @@ LANES = 32
 
 SWEEP_SECONDS = 5.0
 """How often the table is asked for what nobody announced."""
-
-YIELD_RATIO = 10.0
-"""Seconds of pause per second of work while acknowledgements are being given."""
 
 STORAGE_PAUSE = 1.0
 
@@ -93,6 +98,8 @@ class Processor:
         self._timeout = handler_timeout
         self._base_url = base_url
         self._busy = busy
+        self._pace = Pace(busy)
+        self._settling = Batches(self._settle_together, most=SETTLED_TOGETHER, size=len)
         self._waiting: dict[str, None] = {}
         self._stored_here: set[str] = set()
         self._idle_since: dict[str, float] = {}
@@ -186,11 +193,12 @@ class Processor:
             self._sweep = False
             for connection_id in await self._database.read(waiting_connections):
                 self._waiting[connection_id] = None
+        portion = PORTION_BUSY if await self._pace.turn() else PORTION
         ready = await self._take()
         if not ready:
             return
-        portion = PORTION_BUSY if self._busy() else PORTION
         lanes = await self._database.read(lambda s: read_waiting(s, ready, portion, PORTION_BYTES))
+        self._pace.spend(sum(map(len, lanes.values())))
         for connection_id in ready:
             rows = lanes.get(connection_id)
             if rows:
@@ -231,12 +239,12 @@ class Processor:
         await self._nodes.release([_lease_of(c) for c in idle])
 
     async def _lane(self, connection_id: str, rows: list[Waiting]) -> None:
-        """Processes one portion of one connection, then lets the next in."""
+        """Processes a connection's webhooks while there are any; one portion if others want their turn."""
         try:
-            began = time.monotonic()
-            await self._process(connection_id, rows)
-            if self._busy():
-                await asyncio.sleep((time.monotonic() - began) * YIELD_RATIO)
+            async with _InOrder(self._settle) as settling:
+                while rows:
+                    await self._process(connection_id, rows, settling)
+                    rows = await self._following(connection_id, rows[-1].seq)
         except StorageUnavailable:
             await asyncio.sleep(STORAGE_PAUSE)
         except Exception:
@@ -246,27 +254,39 @@ class Processor:
             del self._lanes[connection_id]
             self._add(connection_id)  # there may be more; an empty look takes it off the list
 
-    async def _process(self, connection_id: str, rows: list[Waiting]) -> None:
+    async def _following(self, connection_id: str, after: int) -> list[Waiting]:
+        """What comes after the webhook of that number, unless it has to wait."""
+        if self._busy() or len(self._lanes) >= LANES or not self._nodes.holds(_lease_of(connection_id)):
+            return []
+        found = await self._database.read(
+            lambda s: read_waiting(s, [connection_id], PORTION, PORTION_BYTES, after)
+        )
+        return found[connection_id]
+
+    async def _process(self, connection_id: str, rows: list[Waiting], settling: "_InOrder") -> None:
         batch: list[Settled] = []
-        settled_at = time.monotonic()
+        began = settled_at = time.monotonic()
         try:
             async with self._instances.lease(connection_id) as lease:
                 with Watchdog(self._timeout) as watchdog:
                     for row in rows:
                         batch.append(_settled(row, await self._parse(lease, row, watchdog)))
                         if time.monotonic() - settled_at > PATIENCE:
-                            await self._settle(batch)
+                            await settling.put(batch)
                             batch, settled_at = [], time.monotonic()
         except (ConnectionUnusable, NotFound) as error:
             batch = [_settled(row, _unusable(error)) for row in rows]
-        await self._settle(batch)
+        self._pace.parsed(len(rows), time.monotonic() - began)
+        await settling.put(batch)
 
-    async def _settle(self, batch: list[Settled]) -> None:
-        """Stores what became of the webhooks: together, or if that fails one by one, so that one which cannot
-        be stored does not keep the others waiting for ever."""
+    async def _settle(self, batch: Sequence[Settled]) -> None:
+        """Stores what became of a connection's webhooks: together, or if that fails one by one, so that one
+        which cannot be stored does not keep the others waiting for ever."""
+        if not batch:
+            return
         failpoint("processor.before_settle")
         try:
-            made = await self._database.write(lambda session: settle(session, batch))
+            await self._settling.ask(batch)
         except StorageUnavailable:
             raise
         except Exception:
@@ -274,25 +294,60 @@ class Processor:
             for one in batch:
                 await self._settle_alone(one)
         else:
-            note_settled(batch, made)
+            note_settled(batch)
         failpoint("processor.after_settle")
+
+    async def _settle_together(self, batches: Sequence[Sequence[Settled]]) -> Sequence[None]:
+        everything = [one for batch in batches for one in batch]
+        await self._database.write(lambda session: settle(session, everything))
+        return [None] * len(batches)
 
     async def _settle_alone(self, one: Settled) -> None:
         try:
-            made = await self._database.write(lambda session: settle(session, [one]))
+            await self._database.write(lambda session: settle(session, [one]))
         except StorageUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, this webhook has to leave the line
             message = f"Its events could not be stored ({type(error).__name__})."
             failed = replace(one, events=(), failure=Failure("not_storable", message))
             await self._database.write(lambda session: settle(session, [failed]))
-            note_settled([failed], 0)
+            note_settled([failed])
         else:
-            note_settled([one], made)
+            note_settled([one])
 
     async def _parse(self, lease: Lease, row: Waiting, watchdog: Watchdog, *, inline: bool = False) -> Parsed:
         request = request_of(row, lease.integration.connector.body, self._base_url())
         return await parse_traced(lease.instance, request, origin_of(row), watchdog, inline=inline)
+
+
+class _InOrder:
+    """Does one thing after another, while its owner prepares the next. If one fails, none follows."""
+
+    def __init__(self, do: Callable[[Sequence[Settled]], Awaitable[None]]) -> None:
+        self._do = do
+        self._doing: asyncio.Future[None] | None = None
+
+    async def put(self, batch: Sequence[Settled]) -> None:
+        """Has it done, as soon as the one before is. Raises what that one raised."""
+        await self._done()
+        self._doing = asyncio.ensure_future(self._do(batch))
+
+    async def _done(self) -> None:
+        doing, self._doing = self._doing, None
+        if doing is not None:
+            await doing
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            await self._done()
+        elif self._doing is not None:
+            self._doing.cancel()
+            await asyncio.gather(self._doing, return_exceptions=True)
 
 
 def _unusable(error: ConnectionUnusable | NotFound) -> Parsed:

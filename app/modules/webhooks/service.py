@@ -40,7 +40,11 @@ _WAITING_COLUMNS = (
 )
 
 # Statements of the hot path are made once: making them costs more than running them.
-_OF_CONNECTION = (WAITING, Webhook.connection_id == bindparam("connection"))
+_OF_CONNECTION = (
+    WAITING,
+    Webhook.connection_id == bindparam("connection"),
+    Webhook.seq > bindparam("after"),
+)
 _WAITING_SIZES = (
     select(Webhook.seq, func.length(Webhook.body))
     .where(*_OF_CONNECTION)
@@ -100,17 +104,17 @@ class Settled:
     span: Span | None = None
 
 
-def settle(session: Session, batch: Sequence[Settled]) -> int:
-    """Stores the webhooks' new states and their events together; returns the number of new events.
+def settle(session: Session, batch: Sequence[Settled]) -> None:
+    """Stores the webhooks' new states and their events together.
 
     A webhook that is no longer waiting, because somebody else has settled it, is left as it is.
     """
+    for event in (e for s in batch for e in s.events):
+        event.id = ""  # this may not be the first time that it is tried
     tries = _set_states(session, batch)
-    made = 0
     for replayed in (False, True):
         events = [e for s in batch if s.seq in tries and (tries[s.seq] > 1) is replayed for e in s.events]
-        made += store_events(session, events, replayed=replayed)
-    return made
+        store_events(session, events, replayed=replayed)
 
 
 def _set_states(session: Session, batch: Sequence[Settled]) -> dict[int, int]:
@@ -179,24 +183,26 @@ def waiting_connections(session: Session) -> list[str]:
 
 
 def read_waiting(
-    session: Session, connection_ids: Sequence[str], limit: int, limit_bytes: int
+    session: Session, connection_ids: Sequence[str], limit: int, limit_bytes: int, after: int = -1
 ) -> dict[str, list[Waiting]]:
-    """The oldest waiting webhooks of each connection, at most `limit` of each.
+    """The connections' oldest waiting webhooks after that number, at most `limit` of all together.
 
-    Stops once their bodies exceed `limit_bytes`, so that a backlog is never in memory: connections that were
-    not reached are left out, those that have none get an empty list.
+    Stops also once their bodies exceed `limit_bytes`, so that a backlog is never in memory: connections that
+    were not reached are left out, those that have none get an empty list.
     """
     lanes: dict[str, list[Waiting]] = {}
     size = 0
     for connection_id in connection_ids:
-        last = -1
-        for seq, length in session.execute(_WAITING_SIZES, {"connection": connection_id, "limit": limit}):
-            if last >= 0 and size + length > limit_bytes:
+        last = after
+        among = {"connection": connection_id, "after": after}
+        for seq, length in session.execute(_WAITING_SIZES, {**among, "limit": limit}):
+            if last > after and size + length > limit_bytes:
                 break
             last, size = seq, size + length
-        rows = session.execute(_WAITING_ROWS, {"connection": connection_id, "last": last})
+        rows = session.execute(_WAITING_ROWS, {**among, "last": last}) if last > after else ()
         lanes[connection_id] = [_waiting(row) for row in rows]
-        if size >= limit_bytes:
+        limit -= len(lanes[connection_id])
+        if size >= limit_bytes or limit <= 0:
             break
     return lanes
 
