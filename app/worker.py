@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from app.config import Settings
 from app.errors import StartupError, StorageUnavailable
-from app.infra import log as logging_setup
 from app.infra import collector, metrics, tracing
+from app.infra import log as logging_setup
 from app.infra.clock import DAY_MS, now_ms
 from app.infra.crypto import decode_master_key, master_key_from_file, write_private
 from app.infra.db import Database
