@@ -5,9 +5,9 @@ Looking through them for garbage over and over, at Python's own thresholds, took
 through them again while requests are answered is what makes acknowledgements late. So the collector hardly
 looks while a process starts, and afterwards only at what came since.
 
-What the start itself left behind, some eight thousand objects in cycles, is kept: finding them takes more than a
-tenth of a second, and they are a megabyte or two. A command that never serves collects as seldom as a start
-does, so it may hold some tens of megabytes more.
+What the start itself left behind, some eight thousand objects in cycles, is kept: finding them takes more
+than a tenth of a second, and they are a megabyte or two. A command that never serves collects as seldom as a
+start does, so it may hold some tens of megabytes more.
 """
 
 import gc
