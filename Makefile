@@ -22,8 +22,11 @@ $(LOCKED): requirements-dev.lock scripts/find-python.sh
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $(LOCKED)
 
+# pip compiles what it copies, and this stays in its place: without the second line every start of the program
+# would compile it anew where Python is told to write no bytecode.
 $(STAMP): $(LOCKED) pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q app
 	@touch $(STAMP)
 
 $(EMULATORS_STAMP): requirements-dev.lock requirements-emulators.lock scripts/find-python.sh

@@ -10,6 +10,10 @@ def main() -> None:
             # JSON is UTF-8 whatever the locale; and no argument is too odd to be printed back.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
+    from app.infra import collector
+
+    collector.start_without()
+
     from app.cli.root import app
 
     app(prog_name="trunkline")

@@ -1,7 +1,6 @@
 """Puts the platform together and serves it."""
 
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -16,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.config import Settings
-from app.infra import failpoints, tracing
+from app.infra import collector, failpoints, tracing
 from app.infra import log as logging_setup
 from app.infra.db import Database
 from app.infra.listener import bind, url_of
@@ -165,14 +164,6 @@ def build_api(max_body_size: int | None = None, **state: Any) -> FastAPI:
     return api
 
 
-def _spare_the_collector() -> None:
-    """Has the garbage collector look at what requests leave behind, seldom, and never again at the program
-    itself: full collections of everything imported are what makes acknowledgements late."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
-
-
 class _Server(uvicorn.Server):
     """Stops the work together with the requests, so that both end within one `stop_timeout`."""
 
@@ -227,7 +218,7 @@ async def serve(
     # One that comes before the server listens for them itself stops it all the same.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
-    _spare_the_collector()
+    collector.spare_what_is_there()
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not (server.started or serving.done()):  # noqa: ASYNC110 - the server offers no event
         await asyncio.sleep(0.005)

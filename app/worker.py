@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from app.config import Settings
 from app.errors import StartupError, StorageUnavailable
+from app.infra import collector, metrics, tracing
 from app.infra import log as logging_setup
-from app.infra import metrics, tracing
 from app.infra.clock import DAY_MS, now_ms
 from app.infra.crypto import decode_master_key, master_key_from_file, write_private
 from app.infra.db import Database
@@ -422,6 +422,7 @@ async def work(settings: Settings, ready: Callable[[Core], None]) -> None:
         if core.monitor is not None:
             core.monitor.start()
         await core.worker.start()
+        collector.spare_what_is_there()
         ready(core)
         await stop.wait()
     finally:

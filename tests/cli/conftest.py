@@ -27,12 +27,17 @@ class Process:
     """A command of the platform that runs until it is stopped."""
 
     def __init__(
-        self, folder: Path, *arguments: str, environment: dict[str, str] | None = None, stdin: Any = None
+        self,
+        folder: Path,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        stdin: Any = None,
+        program: Sequence[str] = TRUNKLINE,
     ) -> None:
         self.log = folder / f"{arguments[0]}.stderr"
         with self.log.open("ab") as errors:
             self.popen = subprocess.Popen(
-                [*TRUNKLINE, *arguments],
+                [*program, *arguments],
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=errors,

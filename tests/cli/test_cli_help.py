@@ -93,7 +93,8 @@ from app.__main__ import main
 try:
     main()
 except SystemExit as ended:
-    heavy = ("fastapi", "sqlalchemy", "uvicorn", "app.config", "app.main")
+    heavy = ["fastapi", "sqlalchemy", "uvicorn", "app.config", "app.main", "app.integrations.registry"]
+    heavy += ["structlog", "cryptography", "rich", "alembic"]
     print(json.dumps([ended.code, [name for name in heavy if name in sys.modules]]))
 """
 

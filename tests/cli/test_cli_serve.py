@@ -7,6 +7,7 @@ import signal
 import socket
 import sqlite3
 import stat
+import sys
 from pathlib import Path
 
 import httpx2
@@ -76,6 +77,48 @@ def test_it_stops_when_standard_input_ends(tmp_path: Path) -> None:
     os.close(writing)
     assert process.popen.wait(20) == 0
     process.kill()
+
+
+TELLING = """
+import gc, json, sys
+from app.__main__ import main
+try:
+    main()
+except SystemExit:
+    full_collections = gc.get_stats()[-1]["collections"]
+    print(json.dumps([sorted(sys.modules), full_collections, gc.get_freeze_count()]))
+"""
+"""The command, and then what it has imported and what the garbage collector did."""
+
+UNNEEDED = (
+    *("app.checks", "app.scaffold", "app.integrations.twin", "app.infra.postgres", "app.infra.pgqueue"),
+    *("alembic", "asyncpg", "pgqueuer", "sqlalchemy.ext.asyncio"),
+    *("opentelemetry.sdk", "opentelemetry.exporter"),
+    *("aiosmtplib", "imap_tools", "imaplib", "smtplib"),
+    *("cryptography.x509", "cryptography.hazmat.primitives.serialization"),
+)
+"""What a platform on an up-to-date SQLite file does without, while it has no connections and no traces."""
+
+
+def test_a_start_loads_nothing_that_it_does_not_need(tmp_path: Path, local: Trunkline) -> None:
+    folder = str(tmp_path / "d")
+    assert local("migrate", "--data-dir", folder).exit_code == 0
+    off = {name: "" for name in os.environ if name.startswith("OTEL_")}
+    process = Process(
+        tmp_path,
+        *("serve", "--json", "--port", "0", "--data-dir", folder),
+        environment=off,
+        program=[sys.executable, "-c", TELLING],
+    )
+    try:
+        assert json.loads(process.line())["broken"] == []
+        process.popen.terminate()
+        modules, full_collections, frozen = json.loads(process.line())
+    finally:
+        process.kill()
+    assert "app.integrations.connectors.email.connector" in modules, "it has looked for connectors"
+    assert [name for name in modules if name.startswith(UNNEEDED)] == []
+    assert (full_collections, frozen > 100_000) == (0, True)
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from app.integrations.errors import DeclarationError, KeyUnavailable, Refused
 from app.integrations.requests import WebhookRequest
@@ -179,6 +178,9 @@ def _ed25519_key(text: str) -> Ed25519PublicKey:
 
 @lru_cache(maxsize=1024)
 def _ecdsa_key(text: str) -> ec.EllipticCurvePublicKey:
+    # Imported when needed, as few platforms need it: every start would take longer by it.
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
     try:
         key = load_der_public_key(base64_key(text.strip()))
     except UnsupportedAlgorithm:

@@ -14,7 +14,6 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
-from cryptography.x509 import InvalidVersion, load_pem_x509_certificate
 
 from app.integrations.bodies import decode_json
 from app.integrations.errors import InvalidBody, KeyNeeded, KeyUnavailable, Refused
@@ -118,6 +117,9 @@ def _signed_text(message: dict[str, str]) -> bytes:
 
 @lru_cache(maxsize=64)
 def _public_key(pem: str) -> RSAPublicKey:
+    # Imported when needed, as few platforms need it: every start would take longer by it.
+    from cryptography.x509 import InvalidVersion, load_pem_x509_certificate
+
     try:
         key = load_pem_x509_certificate(pem.encode()).public_key()
     except (ValueError, InvalidVersion, UnsupportedAlgorithm):

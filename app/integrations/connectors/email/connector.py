@@ -17,9 +17,7 @@ from app.integrations.requests import WebhookRequest
 from app.integrations.specs import ActionSpec, EventSpec, PollSpec, SecretSpec
 
 from . import mime, schemas
-from .imap import MailReader
 from .schemas import EmailSettings
-from .smtp import MailSender
 
 
 @dataclass(frozen=True)
@@ -80,6 +78,10 @@ class EmailConnector(BaseIntegration):
         smtp_password: str | None = None,
         imap_password: str | None = None,
     ) -> None:
+        # Imported when there is a connection: the libraries for IMAP and SMTP are not for every start.
+        from .imap import MailReader
+        from .smtp import MailSender
+
         self.settings = settings
         self.sender = MailSender(settings, smtp_password or password or "", http)
         self.reader = MailReader(settings, imap_password or password or "", http)
