@@ -238,7 +238,7 @@ def show_limits(
     if reset and own:
         raise WrongUsage("--reset and a limit say different things.", "Give one or the other.")
     if per is not None and rate is None:
-        raise WrongUsage("--per says what --rate is for.", "Give both, or --reset to end a limit.")
+        raise WrongUsage("--per says what --rate is for.", "Give both, or neither for no rate.")
     if reset:
         call.api.delete(path)
     elif own:

@@ -40,10 +40,10 @@ def test_config_warns_about_variables_that_are_no_settings(local: Trunkline) -> 
     )
 
 
-def test_a_time_without_a_rate_is_no_limit_and_ends_none(local: Trunkline) -> None:
+def test_limits_refuse_seconds_without_a_rate(local: Trunkline) -> None:
     wrong = local("connections", "limits", "con_1", "--per", "60", TRUNKLINE_API_KEY="x")
-    assert wrong.exit_code == ExitCode.WRONG_USAGE
-    assert wrong.stderr == "error: --per says what --rate is for. Give both, or --reset to end a limit.\n"
+    assert wrong.exit_code == ExitCode.USAGE
+    assert wrong.stderr == "error: --per says what --rate is for. Give both, or neither for no rate.\n"
 
 
 def test_migrate_says_what_was_applied(local: Trunkline, tmp_path: Path) -> None:
