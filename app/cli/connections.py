@@ -225,15 +225,20 @@ def show_limits(
     connection: Connection,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Actions at the same time.")] = None,
     rate: Annotated[int | None, typer.Option(min=1, help="Actions in --per seconds.")] = None,
-    per: Annotated[float | None, typer.Option(metavar="SECONDS", help="What --rate is for (1).")] = None,
+    per: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="What --rate is for; 1 without it.")
+    ] = None,
     reset: Annotated[bool, typer.Option("--reset", help="Back to what the connector declares.")] = False,
 ) -> None:
-    """See how fast actions go and what holds them back, or set it. What is not given is not limited."""
+    """See how fast actions go and what holds them back, or set it. Without --concurrency the
+    connector's number holds, without --rate no rate does."""
     path = f"{_path(connection)}/limits"
     given = {"concurrency": concurrency, "rate": rate, "per": per}
     own = {name: value for name, value in given.items() if value is not None}
     if reset and own:
         raise WrongUsage("--reset and a limit say different things.", "Give one or the other.")
+    if per is not None and rate is None:
+        raise WrongUsage("--per says what --rate is for.", "Give both, or neither for no rate.")
     if reset:
         call.api.delete(path)
     elif own:

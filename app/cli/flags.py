@@ -12,7 +12,7 @@ import typer
 from app.config import ENV_PREFIX, Settings
 from app.infra import failpoints
 
-from .client import KEY_VARIABLE, URL_VARIABLE
+from .client import KEY_VARIABLE, TWIN_URL_VARIABLE, URL_VARIABLE
 from .commands import Function, own_parameters, with_parameters
 from .output import complain
 
@@ -22,7 +22,7 @@ SECRET = frozenset({"master_key", "database_url"})
 Flags = dict[str, str | None]
 
 
-OTHERS = frozenset({URL_VARIABLE, KEY_VARIABLE})
+OTHERS = frozenset({URL_VARIABLE, KEY_VARIABLE, TWIN_URL_VARIABLE})
 """Variables that are no settings of the platform."""
 _OTHER_PREFIXES = (f"{ENV_PREFIX}SECRET__", f"{ENV_PREFIX}DURABILITY_")
 

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from app.errors import Problem
 
 from . import inputs
-from .client import check_address
+from .client import TWIN_URL_VARIABLE, check_address
 from .commands import JsonFlag, example_text, with_parameters
 from .exits import CommandFailed, ExitCode
 from .output import Output
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PORT = 8081
 TIMEOUT = 30.0
 
-_Url = Annotated[str, typer.Option(envvar="TRUNKLINE_TWIN_URL", help="Address of the running twin.")]
+_Url = Annotated[str, typer.Option(envvar=TWIN_URL_VARIABLE, help="Address of the running twin.")]
 _DEFAULT_URL = f"http://127.0.0.1:{PORT}"
 
 

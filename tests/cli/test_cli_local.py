@@ -27,12 +27,23 @@ def test_config_shows_values_and_where_they_come_from(local: Trunkline) -> None:
 
 
 def test_config_warns_about_variables_that_are_no_settings(local: Trunkline) -> None:
-    known = {"TRUNKLINE_URL": "x", "TRUNKLINE_SECRET__A__B__C": "x", "TRUNKLINE_PORT": "1"}
+    known = {
+        "TRUNKLINE_URL": "x",
+        "TRUNKLINE_TWIN_URL": "x",
+        "TRUNKLINE_SECRET__A__B__C": "x",
+        "TRUNKLINE_PORT": "1",
+    }
     assert local("config", **known).stderr == ""
     warned = local("config", TRUNKLINE_PROT="planted").stderr
     assert warned == (
         "warning: TRUNKLINE_PROT is no setting and does nothing. Did you mean TRUNKLINE_PORT?\n"
     )
+
+
+def test_limits_refuse_seconds_without_a_rate(local: Trunkline) -> None:
+    wrong = local("connections", "limits", "con_1", "--per", "60", TRUNKLINE_API_KEY="x")
+    assert wrong.exit_code == ExitCode.USAGE
+    assert wrong.stderr == "error: --per says what --rate is for. Give both, or neither for no rate.\n"
 
 
 def test_migrate_says_what_was_applied(local: Trunkline, tmp_path: Path) -> None:

@@ -128,7 +128,14 @@ async def test_a_connection_may_have_limits_of_its_own(tmp_path: Path) -> None:
         assert connector.most == 1
         assert connector.began[-1] - connector.began[0] >= 0.35
         assert (await running.client.delete(path)).json()["limits"] == before["limits"]
-        for wrong in ({"concurrency": 0}, {"rate": 0}, {"per": 0}, {"rate": 100_000, "per": 1}, {"x": 1}):
+        for wrong in (
+            {"concurrency": 0},
+            {"rate": 0},
+            {"per": 0},
+            {"per": 60},
+            {"rate": 100_000, "per": 1},
+            {"x": 1},
+        ):
             assert (await running.client.put(path, json=wrong)).status_code == 422
         theirs = await running.connect("paced", tenant="other")
         for method in ("GET", "PUT", "DELETE"):

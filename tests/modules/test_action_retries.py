@@ -300,6 +300,8 @@ async def test_times_that_make_no_sense_are_422(
         answer = await request(running, connection, **body)
         assert answer.status_code == 422, answer.text
         assert code is None or answer.json()["code"] == code
+        if body == {"run_at": "2026-11-22T10:00:00"}:
+            assert "with its time zone, such as" in answer.text
 
 
 async def test_the_last_moment_that_can_be_written_can_be_shown(tmp_path: Path) -> None:

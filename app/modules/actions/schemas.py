@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal, Self
 import orjson
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,20 +22,25 @@ from .models import ActionRow, Attempt
 State = Literal["queued", "running", "succeeded", "failed", "unknown", "cancelled"]
 
 
+_HOW_TO_WRITE = "write it as RFC 3339 does, with its time zone, such as 2027-01-01T09:00:00Z"
+
+
 def _written(value: object) -> object:
     if not isinstance(value, str) or ":" not in value:
-        raise ValueError("write it as RFC 3339 does, with its time zone, such as 2027-01-01T09:00:00Z")
+        raise ValueError(_HOW_TO_WRITE)
     return value
 
 
 def _in_utc(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError(_HOW_TO_WRITE)
     try:
         return value.astimezone(UTC)
     except OverflowError:
         raise ValueError("in UTC it is not within the years 1 to 9999") from None
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_in_utc)]
+Moment = Annotated[datetime, BeforeValidator(_written), AfterValidator(_in_utc)]
 """A time as callers write it. A number is none: by its size it would be taken for seconds or milliseconds."""
 
 
@@ -166,6 +170,9 @@ class LimitsRequest(BaseModel):
 
     @model_validator(mode="after")
     def _not_too_fast(self) -> Self:
+        # What GET shows, rate null and a per, may be sent back.
+        if "per" in self.model_fields_set and "rate" not in self.model_fields_set:
+            raise ValueError("per says what rate is for: give rate too, or leave both out for no rate")
         if self.rate is not None and self.rate / self.per > 10_000:
             raise ValueError("more than 10,000 a second is no limit: leave rate out")
         return self
