@@ -21,6 +21,7 @@ from app.infra.db import Database
 from app.infra.listener import bind, url_of
 from app.integrations.registry import Registry
 from app.modules import problems
+from app.modules.access.callers import Callers
 from app.modules.access.router import router as access_router
 from app.modules.actions.router import router as actions_router
 from app.modules.events.router import router as events_router
@@ -87,6 +88,7 @@ async def open_platform(
         api = build_api(
             settings.max_request_bytes,
             database=core.database,
+            callers=Callers(core.database),
             registry=core.registry,
             queue=core.queue,
             schedule=core.schedule,

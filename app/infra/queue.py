@@ -173,11 +173,12 @@ def _settle_and_claim(settled: _Settled, free: int) -> Callable[[Session], _Clai
         now = now_ms()
         if settled.done:
             session.execute(delete(WorkItem).where(WorkItem.seq.in_(settled.done)))
-        for item in session.scalars(select(WorkItem).where(WorkItem.seq.in_(settled.failed))):
-            item.failures += 1
-            item.claimed = 0
-            item.not_before = now + retry_pause(item.failures)
-        session.flush()
+        if settled.failed:
+            for item in session.scalars(select(WorkItem).where(WorkItem.seq.in_(settled.failed))):
+                item.failures += 1
+                item.claimed = 0
+                item.not_before = now + retry_pause(item.failures)
+            session.flush()
         if free <= 0:
             return [], None
         due = (

@@ -36,6 +36,16 @@ async def test_a_change_on_one_node_is_known_on_the_others_at_once(
             assert (await client.patch(path, json={"enabled": enabled})).status_code == 200
             await eventually(answered, lambda seen, status=status: seen == status, 2)
 
+        key = (await client.post("/api/v1/keys", json={"name": "of a guest"})).json()
+        mine = {"Authorization": f"Bearer {key['key']}"}
+
+        async def welcome() -> int:
+            return (await plain.get(f"{nodes.urls[1]}/api/v1/connections", headers=mine)).status_code
+
+        assert await welcome() == 200
+        assert (await client.delete(f"/api/v1/keys/{key['id']}")).status_code == 204
+        await eventually(welcome, lambda seen: seen == 401, 2)
+
 
 @pytest.mark.timeout(120)
 async def test_a_node_that_was_taken_for_dead_sends_nothing_any_more(

@@ -4,12 +4,12 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from sqlalchemy.orm import Session
 
 from app.errors import Forbidden, Unauthenticated
 from app.infra.db import Database
 
-from .service import TENANT_HEADER, Caller, caller_for, ensure_tenant, find_key
+from .callers import Callers
+from .service import TENANT_HEADER, Caller
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: `tl_...`")
 
@@ -21,8 +21,12 @@ def get_database(request: Request) -> Database:
 DatabaseDep = Annotated[Database, Depends(get_database)]
 
 
+def get_callers(request: Request) -> Callers:
+    return cast(Callers, request.app.state.callers)
+
+
 async def get_caller(
-    database: DatabaseDep,
+    callers: Annotated[Callers, Depends(get_callers)],
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     tenant: Annotated[
         str | None, Header(alias=TENANT_HEADER, description="Tenant to act for (admin keys only)")
@@ -35,17 +39,7 @@ async def get_caller(
             "the first key is in admin.key in the data folder.",
         )
 
-    def unit(session: Session) -> tuple[Caller, bool] | None:
-        key = find_key(session, credentials.credentials)
-        return caller_for(session, key, tenant) if key else None
-
-    found = await database.read(unit)
-    if found is None:
-        raise Unauthenticated("This API key is not known.", remedy="Check the key; it may have been revoked.")
-    caller, new_tenant = found
-    if new_tenant:
-        await database.write(lambda session: ensure_tenant(session, caller.tenant))
-    return caller
+    return await callers.of(credentials.credentials, tenant)
 
 
 async def get_admin(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:

@@ -10,13 +10,16 @@ from sqlalchemy.orm import Session
 
 from app.errors import Conflict, Forbidden, Invalid, NotFound, Problem
 from app.infra.clock import now_ms
-from app.infra.db import exclusive, insert_if_absent
+from app.infra.db import exclusive, insert_if_absent, signal
 from app.infra.ids import new_id
 
 from .models import ApiKey, Tenant
 
 DEFAULT_TENANT = "default"
 TENANT_HEADER = "Trunkline-Tenant"
+REVOKED = "keys-revoked"
+"""Wakes whoever remembers keys."""
+
 _TENANT = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -101,6 +104,7 @@ def revoke_key(session: Session, caller: Caller, key_id: str) -> None:
             "A key cannot revoke itself.", code="key_in_use", remedy="Use another key to revoke this one."
         )
     session.execute(delete(ApiKey).where(ApiKey.id == key_id))
+    signal(session, REVOKED)
 
 
 def first_admin_key(session: Session) -> NewKey | None:

@@ -90,11 +90,14 @@ async def request_action(
             deadline=_milliseconds(body.deadline),
         )
 
+    wait = _wait_seconds(prefer)
     row, is_new = await database.write(create)
     action_id = row.id
+    response.headers["Location"] = f"/api/v1/actions/{action_id}"
     if is_new:
         note_requested(action_id, row.type, row.integration, row.connection_id)
-    wait = _wait_seconds(prefer)
+        if not wait:
+            return ActionOut.of(row, [])  # as it was stored: whoever wants to know more asks for it
 
     def show(session: Session) -> ActionOut | None:
         row = get_action(session, caller.tenant, action_id)
@@ -110,7 +113,6 @@ async def request_action(
         while (shown := await database.read(show)) is None:
             wait = max(deadline - asyncio.get_running_loop().time(), 0.0)
             await finished.wait(min(wait, 1.0))
-    response.headers["Location"] = f"/api/v1/actions/{action_id}"
     if shown.state not in ("queued", "running"):
         response.status_code = 200
     return shown

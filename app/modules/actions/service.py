@@ -90,14 +90,10 @@ def create_action(
         request_hash=request_hash,
         created_at=now,
     )
-    try:
-        with session.begin_nested():
-            session.add(row)
-    except IntegrityError:
-        # The same key at the same time, through another process.
-        if earlier := _earlier(session, connection.tenant, idempotency_key, request_hash):
-            return earlier, False
-        raise
+    if idempotency_key is None:
+        session.add(row)
+    elif earlier := _add_unless_there(session, row):
+        return earlier, False
     queue.put(session, RUN, row.id, due if due > now else 0)
     return row, True
 
@@ -124,6 +120,19 @@ def _earlier(session: Session, tenant: str, key: str | None, request_hash: bytes
             problems=[Problem("Idempotency-Key", "idempotency_key_reused", "used before")],
         )
     return earlier
+
+
+def _add_unless_there(session: Session, row: ActionRow) -> ActionRow | None:
+    """Adds the action; returns the one with its key that came at the same time through another process."""
+    assert row.request_hash is not None
+    try:
+        with session.begin_nested():
+            session.add(row)
+    except IntegrityError:
+        if earlier := _earlier(session, row.tenant, row.idempotency_key, row.request_hash):
+            return earlier
+        raise
+    return None
 
 
 def _deadline(schedule: Schedule, due: int, deadline: int | None) -> int:
