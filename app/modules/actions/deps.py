@@ -10,15 +10,15 @@ from app.integrations.registry import Registry
 from .schedule import Schedule
 
 
-def get_queue(request: Request) -> WorkQueue:
+async def get_queue(request: Request) -> WorkQueue:
     return cast(WorkQueue, request.app.state.queue)
 
 
-def get_registry(request: Request) -> Registry:
+async def get_registry(request: Request) -> Registry:
     return cast(Registry, request.app.state.registry)
 
 
-def get_schedule(request: Request) -> Schedule:
+async def get_schedule(request: Request) -> Schedule:
     return cast(Schedule, request.app.state.schedule)
 
 

@@ -9,19 +9,19 @@ from .refusals import Refusals
 from .service import Connections
 
 
-def get_connections(request: Request) -> Connections:
+async def get_connections(request: Request) -> Connections:
     return cast(Connections, request.app.state.connections)
 
 
-def get_instances(request: Request) -> Instances:
+async def get_instances(request: Request) -> Instances:
     return cast(Instances, request.app.state.instances)
 
 
-def get_refusals(request: Request) -> Refusals:
+async def get_refusals(request: Request) -> Refusals:
     return cast(Refusals, request.app.state.refusals)
 
 
-def get_base_url(request: Request) -> str:
+async def get_base_url(request: Request) -> str:
     """Where providers reach this platform, or where it listens."""
     return cast(str, request.app.state.base_url())
 
