@@ -1,7 +1,9 @@
 """Several nodes over one PostgreSQL: what they have to share, and what each knows of the others. What becomes
 of the work when they fail is in tests/torture/cluster.py."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -9,6 +11,8 @@ import pytest
 from tests.support.platform import eventually
 from tests.support.process import PlatformProcess, connect
 from tests.support.senders import SECRET
+from tests.support.storage import MASTER_KEY
+from tests.torture.altered import CLOCK_VARIABLE, PROGRAM, VARIABLE
 from tests.torture.fleet import running_fleet
 from tests.torture.provider import Provider, running
 
@@ -74,6 +78,66 @@ async def test_a_node_that_was_taken_for_dead_sends_nothing_any_more(
         node.thaw()
         await eventually(first_try, lambda seen: seen == "not_sent")
     assert provider.effects == {"it": 1}
+
+
+@pytest.mark.timeout(120)
+async def test_a_node_whose_clock_is_wrong_goes_by_the_databases(
+    empty_postgres: str, tmp_path: Path, connectors: Path
+) -> None:
+    """By its own clock everything that there is would be older than the retention, and past its deadline."""
+    clock, provider, day = tmp_path / "clock", Provider(), timedelta(days=1)
+    clock.write_text(str(100 * day.total_seconds()))
+    shared = {"connectors": connectors, "database_url": empty_postgres, "master_key": MASTER_KEY}
+    shared |= {"node_timeout": NODE_TIMEOUT}
+    right, wrong = (
+        PlatformProcess(tmp_path / "right", **shared),
+        PlatformProcess(
+            tmp_path / "wrong",
+            **shared,
+            program=PROGRAM,
+            variables={VARIABLE: "clock", CLOCK_VARIABLE: str(clock)},
+        ),
+    )
+
+    async def ask(client: httpx2.AsyncClient, ref: str, **more: Any) -> dict[str, Any]:
+        asked = {"type": "deliver", "payload": {"ref": ref}, **more}
+        path = f"/api/v1/connections/{made['id']}/actions"
+        answer = await client.post(path, json=asked, headers={"Prefer": "wait=0" if more else "wait=20"})
+        return dict(answer.json())
+
+    try:
+        async with running(provider) as provider_url:
+            await right.start()
+            async with right.client() as client:
+                made = await connect(client, "courier", settings={"base_url": provider_url})
+                tomorrow = (datetime.now(UTC) + day).isoformat()
+                before, later = await ask(client, "before"), await ask(client, "later", run_at=tomorrow)
+            await right.stop()
+            (tmp_path / "wrong").mkdir()
+            (tmp_path / "wrong" / "admin.key").write_text(right.admin_key)
+            await wrong.start()
+            async with wrong.client() as client:
+                after = await ask(client, "after")
+                assert after["state"] == "succeeded"
+                made_at = datetime.fromisoformat(after["created_at"])
+                assert abs(datetime.now(UTC) - made_at) < day / 24
+                states = [
+                    (await client.get(f"/api/v1/actions/{action['id']}")).json().get("state")
+                    for action in (before, later)
+                ]
+                assert states == ["succeeded", "queued"]
+            assert "clock_differs" in wrong.log_text()
+            clock.write_text("0")
+
+            async def said() -> bool:
+                return "clock_agrees" in wrong.log_text()
+
+            await eventually(said, bool)
+    finally:
+        for node in (right, wrong):
+            if node.running:
+                node.kill()
+    assert provider.effects == {"before": 1, "after": 1}
 
 
 async def test_several_processes_need_a_database_that_they_can_share(tmp_path: Path) -> None:
