@@ -44,6 +44,9 @@ WRITERS = 6
 READERS = 6
 """Connections of a node that run units; there is one more for appended rows and one for the link."""
 
+MOST_CONNECTIONS = 17
+"""Of a node, its work queue's and those of its start included."""
+
 CONNECT_SECONDS = 10.0
 COMMAND_SECONDS = 30.0
 """How long one statement may take until its connection is given up."""
@@ -72,6 +75,11 @@ LINK_PAUSE = 0.5
 TROUBLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What the driver raises when the server goes away; the last, when it is asked for something between the
 server's farewell and the end of the connection."""
+
+_WRITABLE = (
+    "Run ALTER ROLE ... RESET default_transaction_read_only, or the same for the database, "
+    "whichever it was set for."
+)
 
 OLDEST_SERVER = 14
 """The oldest major version that PostgreSQL's own project still maintains."""
@@ -104,10 +112,18 @@ async def connect(url: str, patience: float | None = COMMAND_SECONDS, /, **sessi
     )
 
 
+PATIENT = {
+    # A migration and a move take as long as there is data, whatever an administrator grants to units.
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+}
+
+
 async def open_link(url: str) -> Link:
-    """A connection for use at start. Raises StartupError."""
+    """A connection for use at start, which takes its time. Raises StartupError."""
     try:
-        return await connect(url)
+        return await connect(url, None, **PATIENT)
     except Exception as error:  # noqa: BLE001 - whatever it is, there is no connection
         raise cannot_connect(error) from None
 
@@ -115,9 +131,33 @@ async def open_link(url: str) -> Link:
 def cannot_connect(error: BaseException) -> StartupError:
     return StartupError(
         f"The database cannot be reached ({reason_of(error)}).",
-        remedy="Check that PostgreSQL runs and that TRUNKLINE_DATABASE_URL names the right host, port, "
+        remedy=_remedy(error)
+        or "Check that PostgreSQL runs and that TRUNKLINE_DATABASE_URL names the right host, port, "
         "database, role and password.",
     )
+
+
+def cannot_prepare(error: BaseException) -> StartupError:
+    """For what goes wrong while the schema is looked at or brought up to date."""
+    return StartupError(
+        f"The database cannot be brought up to date ({_words_of(error)}).",
+        remedy=_remedy(error) or "Nothing was changed. Look at the log of the server, and try again.",
+    )
+
+
+def _remedy(error: BaseException) -> str | None:
+    """What to do about what an administrator has set."""
+    state = _sqlstate(error)
+    if state in ("42501", "3F000"):
+        return "The role of TRUNKLINE_DATABASE_URL must own the database, or may create in its schema."
+    if state == "53300":
+        return (
+            f"A node uses up to {MOST_CONNECTIONS} connections: raise max_connections, or the CONNECTION "
+            "LIMIT of the role or the database, or start fewer nodes."
+        )
+    if state == _READ_ONLY_VIOLATION:
+        return _WRITABLE
+    return None
 
 
 async def check_server(link: Link, *, allow_superuser: bool) -> None:
@@ -130,7 +170,8 @@ async def check_server(link: Link, *, allow_superuser: bool) -> None:
         "current_setting('synchronous_standby_names') AS standbys, "
         "current_setting('server_encoding') AS encoding, "
         "current_setting('is_superuser') AS superuser, current_user AS role, "
-        "pg_is_in_recovery() AS standby, current_database() AS database"
+        "pg_is_in_recovery() AS standby, current_database() AS database, "
+        "current_setting('default_transaction_read_only') AS read_only"
     )
     assert row is not None
     if row["version"] < OLDEST_SERVER * 10_000:
@@ -148,6 +189,10 @@ async def check_server(link: Link, *, allow_superuser: bool) -> None:
             "The PostgreSQL server is a standby, which cannot be written.",
             remedy="Name the primary, or several hosts and ?target_session_attrs=read-write, "
             "in TRUNKLINE_DATABASE_URL.",
+        )
+    if row["read_only"] == "on":
+        raise StartupError(
+            "The database is read-only for this role: default_transaction_read_only is on.", remedy=_WRITABLE
         )
     for setting, value in (("fsync", row["fsync"]), ("full_page_writes", row["full_pages"])):
         if value != "on":
@@ -177,11 +222,13 @@ async def check_server(link: Link, *, allow_superuser: bool) -> None:
         log.warning("database_role_is_superuser", role=row["role"], remedy=remedy)
 
 
-def engine_for(url: str, size: int, **session: str) -> AsyncEngine:
-    """A pool of connections for units."""
+def engine_for(
+    url: str, size: int, patience: float | None = COMMAND_SECONDS, /, **session: str
+) -> AsyncEngine:
+    """A pool of connections for units. `patience` is how long a statement may take."""
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda: connect(url, **session),
+        async_creator=lambda: connect(url, patience, **session),
         pool_size=size,
         max_overflow=0,
         pool_timeout=POOL_SECONDS,
@@ -485,6 +532,12 @@ def _holds_nul() -> Invalid:
         code="nul_character",
         remedy="Send texts without it.",
     )
+
+
+def _words_of(error: BaseException) -> str:
+    """The server's words on a statement of our own, which holds no values."""
+    cause = _driver_error(error)
+    return str(cause.args[0]) if isinstance(cause, asyncpg.PostgresError) and cause.args else reason_of(error)
 
 
 def reason_of(error: BaseException) -> str:

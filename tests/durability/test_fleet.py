@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from tests.support.platform import eventually
+from tests.support.postgres import PostgresServer
 from tests.support.process import PlatformProcess, connect
 from tests.support.senders import SECRET
 from tests.support.storage import MASTER_KEY
@@ -153,3 +154,21 @@ async def test_nodes_need_a_master_key_in_common(empty_postgres: str, tmp_path: 
     process.spawn()
     assert await process.ended() == 1
     assert "openssl rand -base64 32" in process.log_text()
+
+
+async def test_a_start_without_enough_connections_says_what_to_raise(
+    postgres: PostgresServer, migrated_postgres: str, tmp_path: Path
+) -> None:
+    name = migrated_postgres.rpartition("/")[2].partition("?")[0]
+    for limit in (1, 2):
+        postgres.psql(f"ALTER DATABASE {name} CONNECTION LIMIT {limit}")
+        process = PlatformProcess(
+            tmp_path / f"data-{limit}", database_url=migrated_postgres, master_key=MASTER_KEY
+        )
+        process.spawn()
+        assert await process.ended() == 1
+        said = process.log_text()
+        assert "too many connections" in said
+        assert ("CONNECTION LIMIT" if limit == 1 else "gets all of its connections") in said
+        assert "Retry-After" not in said
+        assert "Traceback" not in said

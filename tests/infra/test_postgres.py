@@ -553,6 +553,16 @@ async def test_a_role_that_does_not_wait_for_the_disk_is_refused(
     await checked(empty_postgres)  # nobody else has to have it
 
 
+async def test_a_database_that_is_read_only_for_the_role_is_refused(
+    postgres: PostgresServer, empty_postgres: str
+) -> None:
+    name = empty_postgres.rpartition("/")[2].partition("?")[0]
+    postgres.psql(f"ALTER ROLE trunkline IN DATABASE {name} SET default_transaction_read_only = on")
+    with pytest.raises(StartupError, match="read-only") as caught:
+        await prepare_postgres(empty_postgres, allow_superuser=False)
+    assert "RESET default_transaction_read_only" in caught.value.remedy
+
+
 async def test_a_superuser_is_refused_unless_it_is_allowed(
     postgres: PostgresServer, empty_postgres: str
 ) -> None:
@@ -572,7 +582,7 @@ async def test_an_old_server_and_a_standby_are_refused() -> None:
     facts = {
         "version": 130_012, "fsync": "on", "full_pages": "on", "synchronous": "on", "standbys": "",
         "encoding": "UTF8", "superuser": "off", "role": "trunkline", "standby": False,
-        "database": "trunkline",
+        "database": "trunkline", "read_only": "off",
     }  # fmt: skip
 
     class Link:
@@ -613,6 +623,40 @@ async def test_an_empty_database_is_set_up_once_by_those_who_start_together(empt
         *(prepare_postgres(empty_postgres, allow_superuser=False) for _ in range(3))
     )
     assert sorted(map(len, applied)) == [0, 0, len(known_revisions())]
+
+
+async def test_who_starts_during_a_migration_waits_however_long_it_takes(
+    empty_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(module._SESSION, "lock_timeout", "100ms")
+    other = await connect(empty_postgres)
+    await other.execute("SELECT pg_advisory_lock(hashtext('trunkline migrate'))")
+    starting = asyncio.create_task(prepare_postgres(empty_postgres, allow_superuser=False))
+    waits = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND wait_event = 'advisory' AND clock_timestamp() - query_start > interval '300 milliseconds'"
+    )
+    while not starting.done() and not await other.fetchval(waits):
+        await asyncio.sleep(0.05)
+    await other.close()
+    assert await starting == known_revisions()
+
+
+async def test_a_migration_takes_the_time_that_it_needs(
+    postgres: PostgresServer, empty_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = empty_postgres.rpartition("/")[2].partition("?")[0]
+    postgres.psql(f"ALTER ROLE trunkline IN DATABASE {name} SET statement_timeout = '300ms'")
+    postgres.psql(
+        "CREATE FUNCTION linger() RETURNS event_trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN IF to_regclass('nodes') IS NULL AND to_regclass('webhooks') IS NOT NULL "
+        "AND current_setting('test.lingered', true) IS NULL THEN "
+        "PERFORM pg_sleep(0.6), set_config('test.lingered', 'yes', false); END IF; END $$; "
+        "CREATE EVENT TRIGGER linger ON ddl_command_end EXECUTE FUNCTION linger()",
+        name,
+    )
+    monkeypatch.setattr(module.connect, "__defaults__", (0.4,))  # for what is no migration
+    assert await upgrade_postgres(empty_postgres, allow_superuser=False) == known_revisions()
 
 
 async def test_an_old_schema_waits_for_the_command_and_a_newer_one_is_refused(empty_postgres: str) -> None:
