@@ -76,6 +76,10 @@ TROUBLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Inter
 """What the driver raises when the server goes away; the last, when it is asked for something between the
 server's farewell and the end of the connection."""
 
+_MORE_CONNECTIONS = (
+    f"A node uses up to {MOST_CONNECTIONS} connections: raise max_connections, or the CONNECTION LIMIT "
+    "of the role or the database, or start fewer nodes."
+)
 _WRITABLE = (
     "Run ALTER ROLE ... RESET default_transaction_read_only, or the same for the database, "
     "whichever it was set for."
@@ -151,10 +155,7 @@ def _remedy(error: BaseException) -> str | None:
     if state in ("42501", "3F000"):
         return "The role of TRUNKLINE_DATABASE_URL must own the database, or may create in its schema."
     if state == "53300":
-        return (
-            f"A node uses up to {MOST_CONNECTIONS} connections: raise max_connections, or the CONNECTION "
-            "LIMIT of the role or the database, or start fewer nodes."
-        )
+        return _MORE_CONNECTIONS
     if state == _READ_ONLY_VIOLATION:
         return _WRITABLE
     return None
@@ -171,7 +172,10 @@ async def check_server(link: Link, *, allow_superuser: bool) -> None:
         "current_setting('server_encoding') AS encoding, "
         "current_setting('is_superuser') AS superuser, current_user AS role, "
         "pg_is_in_recovery() AS standby, current_database() AS database, "
-        "current_setting('default_transaction_read_only') AS read_only"
+        "current_setting('default_transaction_read_only') AS read_only, "
+        "least(current_setting('max_connections')::int, "
+        "(SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()), "
+        "(SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user)) AS connections"
     )
     assert row is not None
     if row["version"] < OLDEST_SERVER * 10_000:
@@ -209,6 +213,8 @@ async def check_server(link: Link, *, allow_superuser: bool) -> None:
             remedy=f"Run: ALTER ROLE {row['role']} IN DATABASE {row['database']} "
             "SET synchronous_commit = 'on'",
         )
+    if row["connections"] < MOST_CONNECTIONS:
+        log.warning("connections_limited", most=row["connections"], remedy=_MORE_CONNECTIONS)
     if row["superuser"] == "on":
         remedy = (
             "Give it a role of its own: CREATE ROLE trunkline LOGIN PASSWORD '...', owner of the database."
@@ -591,6 +597,9 @@ class _Appender:
         await self._task
 
     async def _run(self) -> None:
+        # Before the units take what the server grants: acknowledging comes first.
+        with suppress(*TROUBLE):
+            self._connection = await connect(self._url)
         while True:
             if not self._waiting:
                 if self._closing:

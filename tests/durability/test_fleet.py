@@ -1,6 +1,8 @@
 """Several nodes over one PostgreSQL: what they have to share, and what each knows of the others. What becomes
 of the work when they fail is in tests/torture/cluster.py."""
 
+import asyncio
+import hmac
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 
 from tests.support.platform import eventually
 from tests.support.postgres import PostgresServer
-from tests.support.process import PlatformProcess, connect
+from tests.support.process import PlatformProcess, connect, platform_process
 from tests.support.senders import SECRET
 from tests.support.storage import MASTER_KEY
 from tests.torture.altered import CLOCK_VARIABLE, PROGRAM, VARIABLE
@@ -172,3 +174,25 @@ async def test_a_start_without_enough_connections_says_what_to_raise(
         assert ("CONNECTION LIMIT" if limit == 1 else "gets all of its connections") in said
         assert "Retry-After" not in said
         assert "Traceback" not in said
+
+
+async def test_webhooks_are_stored_although_there_are_not_connections_for_everything(
+    postgres: PostgresServer, migrated_postgres: str, tmp_path: Path, connectors: Path
+) -> None:
+    name = migrated_postgres.rpartition("/")[2].partition("?")[0]
+    postgres.psql(f"ALTER DATABASE {name} CONNECTION LIMIT 8")
+    settings = {"connectors": connectors, "database_url": migrated_postgres, "master_key": MASTER_KEY}
+    async with (
+        platform_process(tmp_path / "data", **settings) as node,
+        node.client() as client,
+    ):
+        assert "connections_limited" in node.log_text()
+        made = await connect(client, "signed", secrets={"signing_secret": SECRET})
+        paths = ["/readyz", "/api/v1/connections"] * 20
+        taken = await asyncio.gather(*(client.get(path) for path in paths))
+        assert 503 in {answer.status_code for answer in taken}
+        body = b'{"id": "1"}'
+        signature = hmac.new(SECRET.encode(), body, "sha256").hexdigest()
+        headers = {"X-Signature": f"sha256={signature}"}
+        answer = await client.post(made["webhook_url"], content=body, headers=headers)
+        assert answer.status_code == 200

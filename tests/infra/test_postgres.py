@@ -582,7 +582,7 @@ async def test_an_old_server_and_a_standby_are_refused() -> None:
     facts = {
         "version": 130_012, "fsync": "on", "full_pages": "on", "synchronous": "on", "standbys": "",
         "encoding": "UTF8", "superuser": "off", "role": "trunkline", "standby": False,
-        "database": "trunkline", "read_only": "off",
+        "database": "trunkline", "read_only": "off", "connections": 100,
     }  # fmt: skip
 
     class Link:
