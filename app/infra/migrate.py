@@ -20,6 +20,7 @@ log = structlog.get_logger()
 _SCRIPTS = Path(__file__).parent / "migrations"
 
 _LOCK = "SELECT pg_advisory_lock(hashtext('trunkline migrate'))"
+_LINE = "SELECT pg_backend_pid()"
 _TRY_LOCK = "SELECT pg_try_advisory_lock(hashtext('trunkline migrate'))"
 
 
@@ -79,6 +80,7 @@ async def _on_postgres(url: str, allow_superuser: bool, *, only_if_empty: bool) 
         engine = engine_for(url, 1, None, **PATIENT)
         try:
             async with engine.connect() as connection:
+                await connection.run_sync(_refuse_shared_lines, await link.fetchval(_LINE))
                 return await connection.run_sync(_set_up if only_if_empty else upgrade_on)
         finally:
             await engine.dispose()
@@ -88,6 +90,17 @@ async def _on_postgres(url: str, allow_superuser: bool, *, only_if_empty: bool) 
         raise (cannot_prepare if getattr(error, "sqlstate", None) else cannot_connect)(error) from None
     finally:
         await link.close()
+
+
+def _refuse_shared_lines(connection: Connection, other: int) -> None:
+    """`other` is the server's process behind another connection, which is open as well."""
+    if connection.scalar(text(_LINE)) == other:
+        raise StartupError(
+            "A pooler between here and PostgreSQL gives one connection to several clients in turn, "
+            "so locks and wake-ups go astray.",
+            remedy="Have it pool sessions, not transactions, or name the server itself in "
+            "TRUNKLINE_DATABASE_URL.",
+        )
 
 
 def upgrade_on(connection: Connection) -> list[str]:

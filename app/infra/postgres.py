@@ -108,12 +108,15 @@ _READ_ONLY = {
 
 async def connect(url: str, patience: float | None = COMMAND_SECONDS, /, **session: str) -> Link:
     """A connection with the platform's session settings. `patience` is how long a statement may take."""
-    return await asyncpg.connect(
-        url,
-        timeout=CONNECT_SECONDS,
-        command_timeout=patience,
-        server_settings=_SESSION | session,
-    )
+    link = await asyncpg.connect(url, timeout=CONNECT_SECONDS, command_timeout=patience)
+    try:
+        # Not with the connection's start: PgBouncer refuses what it does not know there, or leaves it out.
+        settings = "; ".join(f"SET {name} = '{value}'" for name, value in (_SESSION | session).items())
+        await link.execute(settings, timeout=CONNECT_SECONDS)
+    except BaseException:
+        link.terminate()
+        raise
+    return link
 
 
 PATIENT = {

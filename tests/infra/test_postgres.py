@@ -17,6 +17,7 @@ from app.infra import postgres as module
 from app.infra.db import insert_rows, signal
 from app.infra.migrate import known_revisions, prepare_postgres, upgrade_postgres
 from app.infra.postgres import MAX_BATCH, MAX_PAYLOAD, PostgresDatabase, check_server, connect, payloads
+from tests.support.pooler import Pooler
 from tests.support.postgres import PASSWORD, PostgresServer
 from tests.support.proxy import Proxy
 
@@ -597,6 +598,29 @@ async def test_an_old_server_and_a_standby_are_refused() -> None:
     facts |= {"standby": False, "synchronous": "local", "standbys": "replica"}
     with pytest.raises(StartupError, match="synchronous_commit=local"):
         await check_server(Link(), allow_superuser=False)  # type: ignore[arg-type]
+
+
+async def test_a_pooler_that_pools_transactions_is_refused(
+    postgres: PostgresServer, empty_postgres: str
+) -> None:
+    async with Pooler(postgres.port, transactions=True) as pooler:
+        url = empty_postgres.replace(f":{postgres.port}/", f":{pooler.port}/")
+        with pytest.raises(StartupError, match="pooler") as caught:
+            await prepare_postgres(url, allow_superuser=False)
+        assert "sessions" in caught.value.remedy
+
+
+async def test_through_a_pooler_of_sessions_a_connection_has_its_settings(
+    postgres: PostgresServer, empty_postgres: str
+) -> None:
+    async with Pooler(postgres.port, transactions=False) as pooler:
+        url = empty_postgres.replace(f":{postgres.port}/", f":{pooler.port}/")
+        assert await prepare_postgres(url, allow_superuser=False) == known_revisions()
+        link = await connect(url, **module._READ_ONLY)
+        for name, value in (module._SESSION | module._READ_ONLY).items():
+            if not name.startswith("tcp_"):
+                assert await link.fetchval("SELECT current_setting($1)", name) == value
+        await link.close()
 
 
 async def test_what_cannot_be_reached_is_said_without_the_password(
