@@ -157,6 +157,8 @@ class Fleet(Nodes):
         self._let_go: set[str] = set()
         """Leases given back that the database does not know of yet."""
         self._good_until = 0.0
+        self._unattended = 0
+        """Heartbeats in a row without a node that works."""
         self._beating = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self.id = new_id("nod")
@@ -283,6 +285,7 @@ class Fleet(Nodes):
         if rows:
             _go_by(int(rows[0]["now"]), asked)
             self._good_until = began + self._dead_after
+            self._look_for_workers(int(rows[0]["workers"]))
             workers, self.workers = self.workers, max(int(rows[0]["workers"]), 1)
             if workers != self.workers:
                 self._database.signals.send({TOPIC})
@@ -294,6 +297,16 @@ class Fleet(Nodes):
         self.id = new_id("nod")
         await self._join()
         self._database.signals.send({TOPIC})
+
+    def _look_for_workers(self, workers: int) -> None:
+        """Says it once when for the time of `dead_after` nobody works: what is accepted only waits."""
+        if workers and self._unattended >= BEATS:
+            log.info("workers_found", count=workers)
+        self._unattended = 0 if workers else self._unattended + 1
+        if self._unattended == BEATS:
+            log.warning(
+                "no_worker", remedy="What is accepted waits. Start `trunkline worker`, or a node of role all."
+            )
 
     async def _tidy(self) -> None:
         """Frees the leases of the dead, for those who wait to be told."""

@@ -143,6 +143,24 @@ async def test_a_node_whose_clock_is_wrong_goes_by_the_databases(
     assert provider.effects == {"before": 1, "after": 1}
 
 
+@pytest.mark.timeout(120)
+async def test_a_node_that_only_answers_says_when_nobody_works(
+    migrated_postgres: str, tmp_path: Path, connectors: Path
+) -> None:
+    async with running_fleet(
+        tmp_path, migrated_postgres, connectors, node_timeout=NODE_TIMEOUT, doors=["api"], workers=1
+    ) as nodes:
+        [door], [worker] = nodes.doors, nodes.workers
+
+        async def said() -> str:
+            return door.log_text()
+
+        await worker.stop()
+        await eventually(said, lambda log: "no_worker" in log)
+        await worker.start()
+        await eventually(said, lambda log: "workers_found" in log)
+
+
 async def test_several_processes_need_a_database_that_they_can_share(tmp_path: Path) -> None:
     for options in ({"role": "api"}, {"command": "worker"}):
         process = PlatformProcess(tmp_path / "data", **options)
