@@ -147,7 +147,7 @@ async def open_core(
             base_url=base_url,
             busy=busy,
         )
-    except BaseException:
+    except BaseException as error:
         if listener is not None:
             listener.close()
         if nodes is not None:
@@ -156,6 +156,12 @@ async def open_core(
             await database.close()
         if lock is not None:
             lock.close()
+        if isinstance(error, StorageUnavailable):  # whose remedy is for those who send requests
+            raise StartupError(
+                error.message,
+                remedy="See that the database can be written and that a node gets all of its connections; "
+                "then start it again.",
+            ) from error
         raise
 
 

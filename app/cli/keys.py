@@ -62,6 +62,9 @@ def recover_key(out: Output, data_dir: DataDir = None) -> None:
 
     settings = load_settings(data_dir=data_dir)
     if settings.database_url is not None:
+        from app.infra import log
+
+        log.to_standard_error()
         made = _recover_on_postgres(settings.database_url.get_secret_value(), settings.allow_superuser)
         _hand_out(out, made, settings.data_dir)
         return

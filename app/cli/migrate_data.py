@@ -52,8 +52,10 @@ def migrate_data(
     compared. The file stays where it is, with a mark by which it is not started again.
     """
     from app.config import load_settings
+    from app.infra import log
 
     settings = load_settings(data_dir=data_dir)
+    log.to_standard_error()
     if not settings.database_path.exists():
         raise CommandFailed(
             f"There is no database at {settings.database_path}.", "Name its folder with --data-dir."

@@ -45,8 +45,10 @@ def migrate(out: Output, data_dir: DataDir = None) -> None:
 def _migrate_postgres(out: Output, settings: "Settings", url: str) -> None:
     import asyncio
 
+    from app.infra import log
     from app.infra.migrate import upgrade_postgres
 
+    log.to_standard_error()
     applied = asyncio.run(upgrade_postgres(url, allow_superuser=settings.allow_superuser))
     _applied(out, settings.shown_database_url or "", applied)
 

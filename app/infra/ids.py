@@ -1,12 +1,13 @@
 """Identifiers that sort by time: `whk_` + 12 hex digits of milliseconds + 20 of randomness."""
 
 import os
-import time
+
+from .clock import now_ms
 
 
 def new_id(prefix: str) -> str:
     """A new id."""
-    return f"{prefix}_{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+    return f"{prefix}_{now_ms():012x}{os.urandom(10).hex()}"
 
 
 def id_at(prefix: str, milliseconds: int) -> str:

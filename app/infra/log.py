@@ -61,6 +61,11 @@ def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
+def to_standard_error() -> None:
+    """For a command that does its work by itself: its standard output is its answer, and nothing else."""
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+
+
 def _trace_id(logger: object, method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
     if (found := tracing.current_trace_id()) is not None:
         line["trace_id"] = found

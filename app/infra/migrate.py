@@ -7,6 +7,7 @@ is set up at start.
 
 from pathlib import Path
 
+import structlog
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DatabaseError, DBAPIError
 
@@ -14,9 +15,13 @@ from app.errors import StartupError
 
 from .move.mark import refuse_if_moved
 
+log = structlog.get_logger()
+
 _SCRIPTS = Path(__file__).parent / "migrations"
 
 _LOCK = "SELECT pg_advisory_lock(hashtext('trunkline migrate'))"
+_LINE = "SELECT pg_backend_pid()"
+_TRY_LOCK = "SELECT pg_try_advisory_lock(hashtext('trunkline migrate'))"
 
 
 def known_revisions() -> list[str]:
@@ -55,27 +60,47 @@ async def prepare_postgres(url: str, *, allow_superuser: bool) -> list[str]:
 
 async def _on_postgres(url: str, allow_superuser: bool, *, only_if_empty: bool) -> list[str]:
     # Imported when needed: SQLite does without.
-    from .postgres import cannot_connect, check_server, engine_for, open_link
+    from .postgres import (
+        PATIENT,
+        TROUBLE,
+        cannot_connect,
+        cannot_prepare,
+        check_server,
+        engine_for,
+        open_link,
+    )
 
     link = await open_link(url)
     try:
         await check_server(link, allow_superuser=allow_superuser)
-        await link.execute(_LOCK)  # held as long as the connection is
-        engine = engine_for(url, 1)
+        if not await link.fetchval(_TRY_LOCK):
+            log.info("waiting_for_migration", remedy="Another process is bringing the database up to date.")
+            await link.execute("SET lock_timeout = 0")
+            await link.execute(_LOCK)  # held as long as the connection is
+        engine = engine_for(url, 1, None, **PATIENT)
         try:
             async with engine.connect() as connection:
+                await connection.run_sync(_refuse_shared_lines, await link.fetchval(_LINE))
                 return await connection.run_sync(_set_up if only_if_empty else upgrade_on)
         finally:
             await engine.dispose()
     except DBAPIError as error:
-        raise StartupError(
-            f"The database cannot be brought up to date ({error.orig}).",
-            remedy="The role of TRUNKLINE_DATABASE_URL must own the database, or may create in its schema.",
-        ) from None
-    except OSError as error:
-        raise cannot_connect(error) from None
+        raise cannot_prepare(error) from None
+    except TROUBLE as error:
+        raise (cannot_prepare if getattr(error, "sqlstate", None) else cannot_connect)(error) from None
     finally:
         await link.close()
+
+
+def _refuse_shared_lines(connection: Connection, other: int) -> None:
+    """`other` is the server's process behind another connection, which is open as well."""
+    if connection.scalar(text(_LINE)) == other:
+        raise StartupError(
+            "A pooler between here and PostgreSQL gives one connection to several clients in turn, "
+            "so locks and wake-ups go astray.",
+            remedy="Have it pool sessions, not transactions, or name the server itself in "
+            "TRUNKLINE_DATABASE_URL.",
+        )
 
 
 def upgrade_on(connection: Connection) -> list[str]:

@@ -27,6 +27,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.errors import StorageUnavailable
 
+from . import clock
 from .db import Base
 from .ids import new_id
 
@@ -156,15 +157,20 @@ class Fleet(Nodes):
         self._let_go: set[str] = set()
         """Leases given back that the database does not know of yet."""
         self._good_until = 0.0
+        self._unattended = 0
+        """Heartbeats in a row without a node that works."""
         self._beating = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self.id = new_id("nod")
         self.workers = 1
         alive = _ALIVE.format(timeout=int(dead_after * 1000))
-        self._join_sql = f"INSERT INTO nodes (id, role, beat_at) VALUES ($1, $2, {_NOW})"  # noqa: S608
+        self._join_sql = (
+            f"INSERT INTO nodes (id, role, beat_at) VALUES ($1, $2, {_NOW}) RETURNING {_NOW} AS now"  # noqa: S608
+        )
         self._beat_sql = (
             f"UPDATE nodes SET beat_at = {_NOW} WHERE id = $1 AND {alive} "  # noqa: S608
-            f"RETURNING (SELECT count(*) FROM nodes WHERE role <> 'api' AND {alive}) AS workers"
+            f"RETURNING (SELECT count(*) FROM nodes WHERE role <> 'api' AND {alive}) AS workers, "
+            f"{_NOW} AS now"
         )
         # Who is in this statement's view may be older than who has the lease by then; that a node which has
         # just joined loses one so is what the rows' own compare-and-set is for.
@@ -249,8 +255,9 @@ class Fleet(Nodes):
         self._database.tell({TOPIC})
 
     async def _join(self) -> None:
-        began = time.monotonic()
-        await self._database.ask(self._join_sql, self.id, self._role)
+        began, asked = time.monotonic(), clock.machine_ms()
+        rows = await self._database.ask(self._join_sql, self.id, self._role)
+        _go_by(int(rows[0]["now"]), asked)
         self._good_until = began + self._dead_after
         self._database.tell({TOPIC})
 
@@ -273,10 +280,12 @@ class Fleet(Nodes):
             await self._beat_once()
 
     async def _beat_once(self) -> None:
-        began = time.monotonic()
+        began, asked = time.monotonic(), clock.machine_ms()
         rows = await self._database.ask(self._beat_sql, self.id)
         if rows:
+            _go_by(int(rows[0]["now"]), asked)
             self._good_until = began + self._dead_after
+            self._look_for_workers(int(rows[0]["workers"]))
             workers, self.workers = self.workers, max(int(rows[0]["workers"]), 1)
             if workers != self.workers:
                 self._database.signals.send({TOPIC})
@@ -289,6 +298,16 @@ class Fleet(Nodes):
         await self._join()
         self._database.signals.send({TOPIC})
 
+    def _look_for_workers(self, workers: int) -> None:
+        """Says it once when for the time of `dead_after` nobody works: what is accepted only waits."""
+        if workers and self._unattended >= BEATS:
+            log.info("workers_found", count=workers)
+        self._unattended = 0 if workers else self._unattended + 1
+        if self._unattended == BEATS:
+            log.warning(
+                "no_worker", remedy="What is accepted waits. Start `trunkline worker`, or a node of role all."
+            )
+
     async def _tidy(self) -> None:
         """Frees the leases of the dead, for those who wait to be told."""
         now = time.monotonic()
@@ -298,3 +317,17 @@ class Fleet(Nodes):
         if freed:
             log.info("leases_freed", count=len(freed))
             self._database.announce({TOPIC})
+
+
+def _go_by(theirs: int, asked: int) -> None:
+    """Keeps this node's time to the database's."""
+    if not clock.follow(theirs, asked):
+        return
+    if off := clock.correction_ms():
+        log.warning(
+            "clock_differs",
+            seconds=round(-off / 1000, 1),
+            remedy="The database's time is used instead. Set this machine's clock, by NTP.",
+        )
+    else:
+        log.info("clock_agrees")

@@ -44,6 +44,9 @@ WRITERS = 6
 READERS = 6
 """Connections of a node that run units; there is one more for appended rows and one for the link."""
 
+MOST_CONNECTIONS = 17
+"""Of a node, its work queue's and those of its start included."""
+
 CONNECT_SECONDS = 10.0
 COMMAND_SECONDS = 30.0
 """How long one statement may take until its connection is given up."""
@@ -73,6 +76,15 @@ TROUBLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Inter
 """What the driver raises when the server goes away; the last, when it is asked for something between the
 server's farewell and the end of the connection."""
 
+_MORE_CONNECTIONS = (
+    f"A node uses up to {MOST_CONNECTIONS} connections: raise max_connections, or the CONNECTION LIMIT "
+    "of the role or the database, or start fewer nodes."
+)
+_WRITABLE = (
+    "Run ALTER ROLE ... RESET default_transaction_read_only, or the same for the database, "
+    "whichever it was set for."
+)
+
 OLDEST_SERVER = 14
 """The oldest major version that PostgreSQL's own project still maintains."""
 
@@ -99,18 +111,29 @@ _READ_ONLY = {
 
 async def connect(url: str, patience: float | None = COMMAND_SECONDS, /, **session: str) -> Link:
     """A connection with the platform's session settings. `patience` is how long a statement may take."""
-    return await asyncpg.connect(
-        url,
-        timeout=CONNECT_SECONDS,
-        command_timeout=patience,
-        server_settings=_SESSION | session,
-    )
+    link = await asyncpg.connect(url, timeout=CONNECT_SECONDS, command_timeout=patience)
+    try:
+        # Not with the connection's start: PgBouncer refuses what it does not know there, or leaves it out.
+        settings = "; ".join(f"SET {name} = '{value}'" for name, value in (_SESSION | session).items())
+        await link.execute(settings, timeout=CONNECT_SECONDS)
+    except BaseException:
+        link.terminate()
+        raise
+    return link
+
+
+PATIENT = {
+    # A migration and a move take as long as there is data, whatever an administrator grants to units.
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+}
 
 
 async def open_link(url: str) -> Link:
-    """A connection for use at start. Raises StartupError."""
+    """A connection for use at start, which takes its time. Raises StartupError."""
     try:
-        return await connect(url)
+        return await connect(url, None, **PATIENT)
     except Exception as error:  # noqa: BLE001 - whatever it is, there is no connection
         raise cannot_connect(error) from None
 
@@ -118,9 +141,30 @@ async def open_link(url: str) -> Link:
 def cannot_connect(error: BaseException) -> StartupError:
     return StartupError(
         f"The database cannot be reached ({reason_of(error)}).",
-        remedy="Check that PostgreSQL runs and that TRUNKLINE_DATABASE_URL names the right host, port, "
+        remedy=_remedy(error)
+        or "Check that PostgreSQL runs and that TRUNKLINE_DATABASE_URL names the right host, port, "
         "database, role and password.",
     )
+
+
+def cannot_prepare(error: BaseException) -> StartupError:
+    """For what goes wrong while the schema is looked at or brought up to date."""
+    return StartupError(
+        f"The database cannot be brought up to date ({_words_of(error)}).",
+        remedy=_remedy(error) or "Nothing was changed. Look at the log of the server, and try again.",
+    )
+
+
+def _remedy(error: BaseException) -> str | None:
+    """What to do about what an administrator has set."""
+    state = _sqlstate(error)
+    if state in ("42501", "3F000"):
+        return "The role of TRUNKLINE_DATABASE_URL must own the database, or may create in its schema."
+    if state == "53300":
+        return _MORE_CONNECTIONS
+    if state == _READ_ONLY_VIOLATION:
+        return _WRITABLE
+    return None
 
 
 async def check_server(link: Link, *, allow_superuser: bool) -> None:
@@ -133,7 +177,11 @@ async def check_server(link: Link, *, allow_superuser: bool) -> None:
         "current_setting('synchronous_standby_names') AS standbys, "
         "current_setting('server_encoding') AS encoding, "
         "current_setting('is_superuser') AS superuser, current_user AS role, "
-        "pg_is_in_recovery() AS standby, current_database() AS database"
+        "pg_is_in_recovery() AS standby, current_database() AS database, "
+        "current_setting('default_transaction_read_only') AS read_only, "
+        "least(current_setting('max_connections')::int, "
+        "(SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()), "
+        "(SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user)) AS connections"
     )
     assert row is not None
     if row["version"] < OLDEST_SERVER * 10_000:
@@ -152,6 +200,10 @@ async def check_server(link: Link, *, allow_superuser: bool) -> None:
             remedy="Name the primary, or several hosts and ?target_session_attrs=read-write, "
             "in TRUNKLINE_DATABASE_URL.",
         )
+    if row["read_only"] == "on":
+        raise StartupError(
+            "The database is read-only for this role: default_transaction_read_only is on.", remedy=_WRITABLE
+        )
     for setting, value in (("fsync", row["fsync"]), ("full_page_writes", row["full_pages"])):
         if value != "on":
             raise StartupError(
@@ -167,6 +219,8 @@ async def check_server(link: Link, *, allow_superuser: bool) -> None:
             remedy=f"Run: ALTER ROLE {row['role']} IN DATABASE {row['database']} "
             "SET synchronous_commit = 'on'",
         )
+    if row["connections"] < MOST_CONNECTIONS:
+        log.warning("connections_limited", most=row["connections"], remedy=_MORE_CONNECTIONS)
     if row["superuser"] == "on":
         remedy = (
             "Give it a role of its own: CREATE ROLE trunkline LOGIN PASSWORD '...', owner of the database."
@@ -180,11 +234,13 @@ async def check_server(link: Link, *, allow_superuser: bool) -> None:
         log.warning("database_role_is_superuser", role=row["role"], remedy=remedy)
 
 
-def engine_for(url: str, size: int, **session: str) -> AsyncEngine:
-    """A pool of connections for units."""
+def engine_for(
+    url: str, size: int, patience: float | None = COMMAND_SECONDS, /, **session: str
+) -> AsyncEngine:
+    """A pool of connections for units. `patience` is how long a statement may take."""
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda: connect(url, **session),
+        async_creator=lambda: connect(url, patience, **session),
         pool_size=size,
         max_overflow=0,
         pool_timeout=POOL_SECONDS,
@@ -490,6 +546,12 @@ def _holds_nul() -> Invalid:
     )
 
 
+def _words_of(error: BaseException) -> str:
+    """The server's words on a statement of our own, which holds no values."""
+    cause = _driver_error(error)
+    return str(cause.args[0]) if isinstance(cause, asyncpg.PostgresError) and cause.args else reason_of(error)
+
+
 def reason_of(error: BaseException) -> str:
     """The server's words on a fault of its own; of everything else only the kind. They name no values."""
     cause = _driver_error(error)
@@ -541,6 +603,9 @@ class _Appender:
         await self._task
 
     async def _run(self) -> None:
+        # Before the units take what the server grants: acknowledging comes first.
+        with suppress(*TROUBLE):
+            self._connection = await connect(self._url)
         while True:
             if not self._waiting:
                 if self._closing:

@@ -65,6 +65,11 @@ def test_on_postgresql_the_same_commands_work_on_the_server(
     assert local("migrate", **environment).stdout == "The database is up to date.\n"
     recovered = local("keys", "recover", "--data-dir", str(tmp_path / "d"), "--json", **environment)
     assert (tmp_path / "d" / "admin.key").read_text().strip() == recovered.json["key"]
+    # What is logged meanwhile is no part of the answer.
+    powerful = empty_postgres.replace("//trunkline:", "//postgres:")
+    warned = local("migrate", "--json", TRUNKLINE_DATABASE_URL=powerful, TRUNKLINE_ALLOW_SUPERUSER="true")
+    assert warned.json["applied"] == []
+    assert "database_role_is_superuser" in warned.stderr
     backup = local("backup", str(tmp_path / "copy"), **environment)
     assert backup.exit_code == ExitCode.FAILED
     assert "pg_dump" in backup.stderr

@@ -1,14 +1,21 @@
 """Several nodes over one PostgreSQL: what they have to share, and what each knows of the others. What becomes
 of the work when they fail is in tests/torture/cluster.py."""
 
+import asyncio
+import hmac
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
 from tests.support.platform import eventually
-from tests.support.process import PlatformProcess, connect
+from tests.support.postgres import PostgresServer
+from tests.support.process import PlatformProcess, connect, platform_process
 from tests.support.senders import SECRET
+from tests.support.storage import MASTER_KEY
+from tests.torture.altered import CLOCK_VARIABLE, PROGRAM, VARIABLE
 from tests.torture.fleet import running_fleet
 from tests.torture.provider import Provider, running
 
@@ -86,6 +93,84 @@ async def test_a_node_that_was_taken_for_dead_sends_nothing_any_more(
     assert provider.effects == {"it": 1}
 
 
+@pytest.mark.timeout(120)
+async def test_a_node_whose_clock_is_wrong_goes_by_the_databases(
+    empty_postgres: str, tmp_path: Path, connectors: Path
+) -> None:
+    """By its own clock everything that there is would be older than the retention, and past its deadline."""
+    clock, provider, day = tmp_path / "clock", Provider(), timedelta(days=1)
+    clock.write_text(str(100 * day.total_seconds()))
+    shared = {"connectors": connectors, "database_url": empty_postgres, "master_key": MASTER_KEY}
+    shared |= {"node_timeout": NODE_TIMEOUT}
+    right, wrong = (
+        PlatformProcess(tmp_path / "right", **shared),
+        PlatformProcess(
+            tmp_path / "wrong",
+            **shared,
+            program=PROGRAM,
+            variables={VARIABLE: "clock", CLOCK_VARIABLE: str(clock)},
+        ),
+    )
+
+    async def ask(client: httpx2.AsyncClient, ref: str, **more: Any) -> dict[str, Any]:
+        asked = {"type": "deliver", "payload": {"ref": ref}, **more}
+        path = f"/api/v1/connections/{made['id']}/actions"
+        answer = await client.post(path, json=asked, headers={"Prefer": "wait=0" if more else "wait=20"})
+        return dict(answer.json())
+
+    try:
+        async with running(provider) as provider_url:
+            await right.start()
+            async with right.client() as client:
+                made = await connect(client, "courier", settings={"base_url": provider_url})
+                tomorrow = (datetime.now(UTC) + day).isoformat()
+                before, later = await ask(client, "before"), await ask(client, "later", run_at=tomorrow)
+            await right.stop()
+            (tmp_path / "wrong").mkdir()
+            (tmp_path / "wrong" / "admin.key").write_text(right.admin_key)
+            await wrong.start()
+            async with wrong.client() as client:
+                after = await ask(client, "after")
+                assert after["state"] == "succeeded"
+                made_at = datetime.fromisoformat(after["created_at"])
+                assert abs(datetime.now(UTC) - made_at) < day / 24
+                states = [
+                    (await client.get(f"/api/v1/actions/{action['id']}")).json().get("state")
+                    for action in (before, later)
+                ]
+                assert states == ["succeeded", "queued"]
+            assert "clock_differs" in wrong.log_text()
+            clock.write_text("0")
+
+            async def said() -> bool:
+                return "clock_agrees" in wrong.log_text()
+
+            await eventually(said, bool)
+    finally:
+        for node in (right, wrong):
+            if node.running:
+                node.kill()
+    assert provider.effects == {"before": 1, "after": 1}
+
+
+@pytest.mark.timeout(120)
+async def test_a_node_that_only_answers_says_when_nobody_works(
+    migrated_postgres: str, tmp_path: Path, connectors: Path
+) -> None:
+    async with running_fleet(
+        tmp_path, migrated_postgres, connectors, node_timeout=NODE_TIMEOUT, doors=["api"], workers=1
+    ) as nodes:
+        [door], [worker] = nodes.doors, nodes.workers
+
+        async def said() -> str:
+            return door.log_text()
+
+        await worker.stop()
+        await eventually(said, lambda log: "no_worker" in log)
+        await worker.start()
+        await eventually(said, lambda log: "workers_found" in log)
+
+
 async def test_several_processes_need_a_database_that_they_can_share(tmp_path: Path) -> None:
     for options in ({"role": "api"}, {"command": "worker"}):
         process = PlatformProcess(tmp_path / "data", **options)
@@ -99,3 +184,43 @@ async def test_nodes_need_a_master_key_in_common(empty_postgres: str, tmp_path: 
     process.spawn()
     assert await process.ended() == 1
     assert "openssl rand -base64 32" in process.log_text()
+
+
+async def test_a_start_without_enough_connections_says_what_to_raise(
+    postgres: PostgresServer, migrated_postgres: str, tmp_path: Path
+) -> None:
+    name = migrated_postgres.rpartition("/")[2].partition("?")[0]
+    for limit in (1, 2):
+        postgres.psql(f"ALTER DATABASE {name} CONNECTION LIMIT {limit}")
+        process = PlatformProcess(
+            tmp_path / f"data-{limit}", database_url=migrated_postgres, master_key=MASTER_KEY
+        )
+        process.spawn()
+        assert await process.ended() == 1
+        said = process.log_text()
+        assert "too many connections" in said
+        assert ("CONNECTION LIMIT" if limit == 1 else "gets all of its connections") in said
+        assert "Retry-After" not in said
+        assert "Traceback" not in said
+
+
+async def test_webhooks_are_stored_although_there_are_not_connections_for_everything(
+    postgres: PostgresServer, migrated_postgres: str, tmp_path: Path, connectors: Path
+) -> None:
+    name = migrated_postgres.rpartition("/")[2].partition("?")[0]
+    postgres.psql(f"ALTER DATABASE {name} CONNECTION LIMIT 8")
+    settings = {"connectors": connectors, "database_url": migrated_postgres, "master_key": MASTER_KEY}
+    async with (
+        platform_process(tmp_path / "data", **settings) as node,
+        node.client() as client,
+    ):
+        assert "connections_limited" in node.log_text()
+        made = await connect(client, "signed", secrets={"signing_secret": SECRET})
+        paths = ["/readyz", "/api/v1/connections"] * 20
+        taken = await asyncio.gather(*(client.get(path) for path in paths))
+        assert 503 in {answer.status_code for answer in taken}
+        body = b'{"id": "1"}'
+        signature = hmac.new(SECRET.encode(), body, "sha256").hexdigest()
+        headers = {"X-Signature": f"sha256={signature}"}
+        answer = await client.post(made["webhook_url"], content=body, headers=headers)
+        assert answer.status_code == 200

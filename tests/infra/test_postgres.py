@@ -17,6 +17,7 @@ from app.infra import postgres as module
 from app.infra.db import insert_rows, signal
 from app.infra.migrate import known_revisions, prepare_postgres, upgrade_postgres
 from app.infra.postgres import MAX_BATCH, MAX_PAYLOAD, PostgresDatabase, check_server, connect, payloads
+from tests.support.pooler import Pooler
 from tests.support.postgres import PASSWORD, PostgresServer
 from tests.support.proxy import Proxy
 
@@ -553,6 +554,16 @@ async def test_a_role_that_does_not_wait_for_the_disk_is_refused(
     await checked(empty_postgres)  # nobody else has to have it
 
 
+async def test_a_database_that_is_read_only_for_the_role_is_refused(
+    postgres: PostgresServer, empty_postgres: str
+) -> None:
+    name = empty_postgres.rpartition("/")[2].partition("?")[0]
+    postgres.psql(f"ALTER ROLE trunkline IN DATABASE {name} SET default_transaction_read_only = on")
+    with pytest.raises(StartupError, match="read-only") as caught:
+        await prepare_postgres(empty_postgres, allow_superuser=False)
+    assert "RESET default_transaction_read_only" in caught.value.remedy
+
+
 async def test_a_superuser_is_refused_unless_it_is_allowed(
     postgres: PostgresServer, empty_postgres: str
 ) -> None:
@@ -572,7 +583,7 @@ async def test_an_old_server_and_a_standby_are_refused() -> None:
     facts = {
         "version": 130_012, "fsync": "on", "full_pages": "on", "synchronous": "on", "standbys": "",
         "encoding": "UTF8", "superuser": "off", "role": "trunkline", "standby": False,
-        "database": "trunkline",
+        "database": "trunkline", "read_only": "off", "connections": 100,
     }  # fmt: skip
 
     class Link:
@@ -587,6 +598,29 @@ async def test_an_old_server_and_a_standby_are_refused() -> None:
     facts |= {"standby": False, "synchronous": "local", "standbys": "replica"}
     with pytest.raises(StartupError, match="synchronous_commit=local"):
         await check_server(Link(), allow_superuser=False)  # type: ignore[arg-type]
+
+
+async def test_a_pooler_that_pools_transactions_is_refused(
+    postgres: PostgresServer, empty_postgres: str
+) -> None:
+    async with Pooler(postgres.port, transactions=True) as pooler:
+        url = empty_postgres.replace(f":{postgres.port}/", f":{pooler.port}/")
+        with pytest.raises(StartupError, match="pooler") as caught:
+            await prepare_postgres(url, allow_superuser=False)
+        assert "sessions" in caught.value.remedy
+
+
+async def test_through_a_pooler_of_sessions_a_connection_has_its_settings(
+    postgres: PostgresServer, empty_postgres: str
+) -> None:
+    async with Pooler(postgres.port, transactions=False) as pooler:
+        url = empty_postgres.replace(f":{postgres.port}/", f":{pooler.port}/")
+        assert await prepare_postgres(url, allow_superuser=False) == known_revisions()
+        link = await connect(url, **module._READ_ONLY)
+        for name, value in (module._SESSION | module._READ_ONLY).items():
+            if not name.startswith("tcp_"):
+                assert await link.fetchval("SELECT current_setting($1)", name) == value
+        await link.close()
 
 
 async def test_what_cannot_be_reached_is_said_without_the_password(
@@ -613,6 +647,40 @@ async def test_an_empty_database_is_set_up_once_by_those_who_start_together(empt
         *(prepare_postgres(empty_postgres, allow_superuser=False) for _ in range(3))
     )
     assert sorted(map(len, applied)) == [0, 0, len(known_revisions())]
+
+
+async def test_who_starts_during_a_migration_waits_however_long_it_takes(
+    empty_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(module._SESSION, "lock_timeout", "100ms")
+    other = await connect(empty_postgres)
+    await other.execute("SELECT pg_advisory_lock(hashtext('trunkline migrate'))")
+    starting = asyncio.create_task(prepare_postgres(empty_postgres, allow_superuser=False))
+    waits = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND wait_event = 'advisory' AND clock_timestamp() - query_start > interval '300 milliseconds'"
+    )
+    while not starting.done() and not await other.fetchval(waits):
+        await asyncio.sleep(0.05)
+    await other.close()
+    assert await starting == known_revisions()
+
+
+async def test_a_migration_takes_the_time_that_it_needs(
+    postgres: PostgresServer, empty_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = empty_postgres.rpartition("/")[2].partition("?")[0]
+    postgres.psql(f"ALTER ROLE trunkline IN DATABASE {name} SET statement_timeout = '300ms'")
+    postgres.psql(
+        "CREATE FUNCTION linger() RETURNS event_trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN IF to_regclass('nodes') IS NULL AND to_regclass('webhooks') IS NOT NULL "
+        "AND current_setting('test.lingered', true) IS NULL THEN "
+        "PERFORM pg_sleep(0.6), set_config('test.lingered', 'yes', false); END IF; END $$; "
+        "CREATE EVENT TRIGGER linger ON ddl_command_end EXECUTE FUNCTION linger()",
+        name,
+    )
+    monkeypatch.setattr(module.connect, "__defaults__", (0.4,))  # for what is no migration
+    assert await upgrade_postgres(empty_postgres, allow_superuser=False) == known_revisions()
 
 
 async def test_an_old_schema_waits_for_the_command_and_a_newer_one_is_refused(empty_postgres: str) -> None:

@@ -147,3 +147,24 @@ async def test_a_stream_without_a_cursor_begins_now(tmp_path: Path) -> None:
         await opened.wait()
         await send(running, url, {"n": 1})
         assert (await asyncio.wait_for(following, 10))["payload"] == {"n": 1}
+
+
+async def test_a_stream_ends_when_its_key_is_revoked(tmp_path: Path) -> None:
+    async with running_platform(tmp_path, OpenConnector) as running:
+        url = (await running.connect("open"))["webhook_url"]
+        key = (await running.client.post("/api/v1/keys", json={"name": "reader"})).json()
+        headers = {"Authorization": f"Bearer {key['key']}"}
+        opened = asyncio.Event()
+
+        async def follow() -> list[str]:
+            async with running.client.stream("GET", "/api/v1/events/stream", headers=headers) as answer:
+                opened.set()
+                return [line async for line in answer.aiter_lines()]
+
+        following = asyncio.create_task(follow())
+        await opened.wait()
+        assert (await running.client.delete(f"/api/v1/keys/{key['id']}")).status_code == 204
+        await send(running, url, {"n": 1})
+        told = await asyncio.wait_for(following, 10)
+        assert told
+        assert not any(line.startswith("data: ") for line in told)

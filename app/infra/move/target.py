@@ -7,18 +7,12 @@ import asyncpg
 
 from app.errors import StartupError
 from app.infra.migrate import prepare_postgres, upgrade_postgres
-from app.infra.postgres import Link, cannot_connect, check_server, connect, reason_of
+from app.infra.postgres import PATIENT, Link, cannot_connect, check_server, connect, reason_of
 
 from .tables import Moved, Row
 
 AT_A_TIME = 500
 """Rows that are read back at a time; long values come as digests."""
-
-_PATIENT = {
-    # One statement may take as long as there is data, and reading the file is a pause of the transaction.
-    "statement_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-}
 
 _OTHER_TABLES = ("alembic_version",)
 """Locked too: a node that starts looks here first, and waits."""
@@ -132,7 +126,7 @@ async def prepare(url: str, tables: list[Moved], *, allow_superuser: bool) -> li
 
 async def _open(url: str) -> Link:
     try:
-        return await connect(url, None, **_PATIENT)
+        return await connect(url, None, **PATIENT)
     except Exception as error:  # noqa: BLE001 - whatever it is, there is no connection
         raise cannot_connect(error) from None
 

@@ -7,15 +7,17 @@ from typing import Annotated
 import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app.errors import StorageUnavailable
 from app.modules.access.deps import CallerDep, DatabaseDep
+from app.modules.access.models import ApiKey
 from app.modules.paging import Cursor, Limit, Page, position_of
 
 from .models import EventRow
 from .schemas import EventOut, event_json
-from .service import TOPIC, FeedFilter, get_event, read_feed
+from .service import TOPIC, FeedFilter, FeedItem, get_event, read_feed
 
 router = APIRouter(prefix="/api/v1/events", tags=["events"])
 
@@ -60,13 +62,20 @@ async def stream_events(
     connection: ConnectionId = None,
 ) -> EventSourceResponse:
     """Server-sent events: `id` is the cursor, `event` the type, `data` the event as JSON. A client that
-    reconnects with Last-Event-ID misses nothing and gets nothing twice."""
+    reconnects with Last-Event-ID misses nothing and gets nothing twice. The stream ends when its key is
+    revoked."""
     named = last_event_id or after
     only = FeedFilter(type, connection)
     if named is None:
         cursor = await database.read(lambda session: session.scalar(select(func.max(EventRow.seq))) or 0)
     else:
         cursor = position_of(named) or 0
+
+    def next_after(session: Session, position: int) -> list[FeedItem] | None:
+        """None once the caller's key is revoked, on whichever node that was."""
+        if session.get(ApiKey, caller.key_id) is None:
+            return None
+        return read_feed(session, caller.tenant, position, STREAM_BATCH, only)
 
     async def follow() -> AsyncIterator[ServerSentEvent]:
         position = cursor
@@ -75,13 +84,11 @@ async def stream_events(
         with database.signals.subscribe(TOPIC) as news:
             while True:
                 try:
-                    rows = await database.read(
-                        partial(
-                            read_feed, tenant=caller.tenant, after=position, limit=STREAM_BATCH, only=only
-                        )
-                    )
+                    rows = await database.read(partial(next_after, position=position))
                 except StorageUnavailable:
                     return  # the client comes again, and is told when
+                if rows is None:
+                    return  # the client comes again, and is refused
                 for row in rows:
                     position = row.seq
                     yield ServerSentEvent(

@@ -216,7 +216,7 @@ class WebhookIngress:
         """
         handshake, verification = connector.handshake, endpoint.verification
         if request.method == "POST" and verification is not None:
-            now = time.time()
+            now = now_ms() / 1000
             try:
                 verification.verify(request, endpoint.secrets, now)
             except KeyNeeded as needed:
