@@ -74,6 +74,8 @@ class Nodes(ABC):
     id: str
     workers: int
     """Living nodes that take leases, this one included."""
+    alone: bool
+    """Whether there can never be another."""
 
     @abstractmethod
     async def acquire(self, names: Collection[str]) -> set[str]:
@@ -110,6 +112,7 @@ class SoleNode(Nodes):
     """The one process of an embedded database: it has every lease."""
 
     workers = 1
+    alone = True
 
     def __init__(self) -> None:
         self.id = new_id("nod")
@@ -147,6 +150,8 @@ _ALIVE = (
 
 class Fleet(Nodes):
     """One of any number of nodes over PostgreSQL."""
+
+    alone = False
 
     def __init__(self, database: "PostgresDatabase", role: str, dead_after: float) -> None:
         self._database = database

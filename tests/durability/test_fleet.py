@@ -13,7 +13,7 @@ import pytest
 from tests.support.platform import eventually
 from tests.support.postgres import PostgresServer
 from tests.support.process import PlatformProcess, connect, platform_process
-from tests.support.senders import SECRET
+from tests.support.senders import SECRET, signed
 from tests.support.storage import MASTER_KEY
 from tests.torture.altered import CLOCK_VARIABLE, PROGRAM, VARIABLE
 from tests.torture.fleet import running_fleet
@@ -169,6 +169,53 @@ async def test_a_node_that_only_answers_says_when_nobody_works(
         await eventually(said, lambda log: "no_worker" in log)
         await worker.start()
         await eventually(said, lambda log: "workers_found" in log)
+
+
+@pytest.mark.timeout(120)
+async def test_webhooks_wait_for_a_worker_that_has_their_connector(
+    migrated_postgres: str, tmp_path: Path, connectors: Path
+) -> None:
+    """As while a new version is being rolled out: an old worker fails nothing, and goes on with the rest."""
+    (tmp_path / "none").mkdir()
+    async with (
+        running_fleet(
+            tmp_path, migrated_postgres, connectors, node_timeout=NODE_TIMEOUT, doors=["api"], workers=1
+        ) as nodes,
+        nodes.client() as client,
+        httpx2.AsyncClient(trust_env=False) as plain,
+    ):
+        [worker] = nodes.workers
+        await worker.stop()
+        old = PlatformProcess(
+            tmp_path / "old",
+            command="worker",
+            connectors=tmp_path / "none",
+            database_url=migrated_postgres,
+            master_key=MASTER_KEY,
+            node_timeout=NODE_TIMEOUT,
+        )
+        try:
+            await old.start()
+            made = await connect(client, "signed", secrets={"signing_secret": SECRET})
+            body = b'{"id": "m1"}'
+            for _ in range(2):
+                sent = await plain.post(made["webhook_url"], content=body, headers=signed(body))
+                assert sent.status_code == 200
+
+            async def left() -> str:
+                return old.log_text()
+
+            async def states() -> set[str]:
+                found = (await client.get("/api/v1/webhooks")).json()["items"]
+                return {webhook["state"] for webhook in found}
+
+            await eventually(left, lambda log: "webhooks_left" in log)
+            assert await states() == {"received"}
+            await worker.start()
+            await eventually(states, lambda seen: seen == {"processed"}, 20)
+        finally:
+            if old.running:
+                old.kill()
 
 
 async def test_several_processes_need_a_database_that_they_can_share(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Who is calling.
 
-Every dependency is a coroutine function: FastAPI runs the others in a thread, which costs more than the request.
+Every dependency is a coroutine function: FastAPI runs others in a thread, which costs more than the request.
 """
 
 from typing import Annotated, cast

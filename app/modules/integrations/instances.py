@@ -38,6 +38,10 @@ class ConnectionUnusable(Conflict):
     code = "connection_unusable"
 
 
+UNAVAILABLE = "integration_unavailable"
+"""The code of a ConnectionUnusable whose connector this process does not have."""
+
+
 @dataclass(eq=False)
 class Lease:
     """An instance in use, and the connection that it is for."""
@@ -143,7 +147,7 @@ class Instances:
             if known is None:
                 raise ConnectionUnusable(
                     f"The connector '{row.integration}' is not available.",
-                    code="integration_unavailable",
+                    code=UNAVAILABLE,
                     remedy="GET /api/v1/integrations says why; mend it and restart.",
                 )
             live = self._connections.secrets.live(session, owner_of(row), known.secret_specs)

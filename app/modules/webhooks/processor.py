@@ -28,7 +28,7 @@ from app.infra.nodes import TOPIC as LEASES
 from app.infra.nodes import Nodes
 from app.infra.watchdog import Watchdog
 from app.integrations.requests import Reply
-from app.modules.integrations.instances import ConnectionUnusable, Instances, Lease
+from app.modules.integrations.instances import UNAVAILABLE, ConnectionUnusable, Instances, Lease
 
 from .observed import note_settled, parse_traced
 from .pace import Pace
@@ -103,6 +103,8 @@ class Processor:
         self._waiting: dict[str, None] = {}
         self._stored_here: set[str] = set()
         self._idle_since: dict[str, float] = {}
+        self._left: set[str] = set()
+        """Connections whose connector this node does not have."""
         self._lanes: dict[str, asyncio.Task[None]] = {}
         self._unanswered: set[str] = set()
         self._news = asyncio.Event()
@@ -212,6 +214,8 @@ class Processor:
 
     async def _take(self) -> list[str]:
         """Connections to look at now: those that wait, as far as there are lanes, and this node may."""
+        for connection_id in self._left.intersection(self._waiting):
+            self._not_mine(connection_id)
         waiting = [c for c in self._waiting if c not in self._lanes]
         free = LANES - len(self._lanes)
         ready, crowd = waiting[:free], waiting[free:]
@@ -222,13 +226,20 @@ class Processor:
         granted = await self._nodes.acquire([_lease_of(c) for c in ready])
         taken = []
         for connection_id in ready:
-            del self._waiting[connection_id]
             if _lease_of(connection_id) in granted:
+                del self._waiting[connection_id]
+                self._stored_here.discard(connection_id)
                 taken.append(connection_id)
-            elif connection_id in self._stored_here:  # by another node, which does not know of it
-                self._database.tell({f"{TOPIC}:{connection_id}"})
-            self._stored_here.discard(connection_id)
+            else:
+                self._not_mine(connection_id)
         return taken
+
+    def _not_mine(self, connection_id: str) -> None:
+        """Another node processes this connection's webhooks, and does not know of those stored here."""
+        del self._waiting[connection_id]
+        if connection_id in self._stored_here:
+            self._stored_here.discard(connection_id)
+            self._database.tell({f"{TOPIC}:{connection_id}"})
 
     async def _let_go(self) -> None:
         """Gives the leases of connections back for which nothing has come for a while."""
@@ -275,9 +286,23 @@ class Processor:
                             await settling.put(batch)
                             batch, settled_at = [], time.monotonic()
         except (ConnectionUnusable, NotFound) as error:
+            if error.code == UNAVAILABLE and not self._nodes.alone:
+                await self._leave(connection_id, rows[0].integration)
+                return
             batch = [_settled(row, _unusable(error)) for row in rows]
         self._pace.parsed(len(rows), time.monotonic() - began)
         await settling.put(batch)
+
+    async def _leave(self, connection_id: str, integration: str) -> None:
+        """This node does not have the connector; others may, or its own next version."""
+        self._left.add(connection_id)
+        log.warning(
+            "webhooks_left",
+            connection=connection_id,
+            integration=integration,
+            remedy="This node does not have the connector. They wait for a worker that has it.",
+        )
+        await self._nodes.release([_lease_of(connection_id)])
 
     async def _settle(self, batch: Sequence[Settled]) -> None:
         """Stores what became of a connection's webhooks: together, or if that fails one by one, so that one
