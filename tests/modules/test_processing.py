@@ -88,3 +88,17 @@ async def test_a_backlog_goes_on_at_once_when_the_load_ends(tmp_path: Path) -> N
         ended = time.monotonic()
         await eventually(running.feed, lambda events: len(events) == sent, 30)
         assert time.monotonic() - ended < 5
+
+
+async def test_connections_with_nothing_new_hold_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "LANES", 2)
+    monkeypatch.setattr(processor, "SWEEP_SECONDS", 60.0)
+    async with running_platform(tmp_path, OpenConnector) as running:
+        urls = [(await running.connect("open", name=f"open-{n}"))["webhook_url"] for n in range(8)]
+        await asyncio.gather(*(send(running, url, n) for n, url in enumerate(urls)))
+        await running.feed_of(len(urls))
+        for turn, url in enumerate(reversed(urls), 1):
+            await send(running, url, f"again-{turn}")
+            await running.feed_of(len(urls) + turn)

@@ -211,6 +211,8 @@ class Processor:
                 self._add(connection_id)
             else:
                 self._idle_since.setdefault(connection_id, time.monotonic())
+        if len(self._lanes) < LANES and any(c not in self._lanes for c in self._waiting):
+            self._news.set()  # those looked at had nothing, so none of them will call for the next
 
     async def _take(self) -> list[str]:
         """Connections to look at now: those that wait, as far as there are lanes, and this node may."""
@@ -276,21 +278,21 @@ class Processor:
 
     async def _process(self, connection_id: str, rows: list[Waiting], settling: "_InOrder") -> None:
         batch: list[Settled] = []
-        began = settled_at = time.monotonic()
         try:
             async with self._instances.lease(connection_id) as lease:
+                began = settled_at = time.monotonic()
                 with Watchdog(self._timeout) as watchdog:
                     for row in rows:
                         batch.append(_settled(row, await self._parse(lease, row, watchdog)))
                         if time.monotonic() - settled_at > PATIENCE:
                             await settling.put(batch)
                             batch, settled_at = [], time.monotonic()
+                self._pace.parsed(len(rows), time.monotonic() - began)
         except (ConnectionUnusable, NotFound) as error:
             if error.code == UNAVAILABLE and not self._nodes.alone:
                 await self._leave(connection_id, rows[0].integration)
                 return
             batch = [_settled(row, _unusable(error)) for row in rows]
-        self._pace.parsed(len(rows), time.monotonic() - began)
         await settling.put(batch)
 
     async def _leave(self, connection_id: str, integration: str) -> None:
