@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 
 PAUSE_RATIO = 200.0
-"""Seconds of pause per second of parsing. Reading and settling small portions, in threads that the interpreter
-has to change between, costs several times as much as parsing them: at 50, acknowledgements were a tenth fewer."""
+"""Seconds of pause per second of parsing. Reading and settling small portions, in threads that take turns at
+the interpreter, costs several times as much as parsing them: at 50, acknowledgements were a tenth fewer."""
 
 LONGEST_PAUSE = 0.25
 """Whatever a handler waits for: a backlog goes on, also under a load that never ends."""
