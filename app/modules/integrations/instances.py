@@ -38,8 +38,8 @@ class ConnectionUnusable(Conflict):
     code = "connection_unusable"
 
 
-UNAVAILABLE = "integration_unavailable"
-"""The code of a ConnectionUnusable whose connector this process does not have."""
+class ConnectorMissing(ConnectionUnusable):
+    """This process does not have the connection's connector; another may."""
 
 
 @dataclass(eq=False)
@@ -145,9 +145,9 @@ class Instances:
                 raise NotFound("connection", connection_id)
             known = self._connections.integration(row.integration)
             if known is None:
-                raise ConnectionUnusable(
+                raise ConnectorMissing(
                     f"The connector '{row.integration}' is not available.",
-                    code=UNAVAILABLE,
+                    code="integration_unavailable",
                     remedy="GET /api/v1/integrations says why; mend it and restart.",
                 )
             live = self._connections.secrets.live(session, owner_of(row), known.secret_specs)

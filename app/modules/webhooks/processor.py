@@ -28,7 +28,7 @@ from app.infra.nodes import TOPIC as LEASES
 from app.infra.nodes import Nodes
 from app.infra.watchdog import Watchdog
 from app.integrations.requests import Reply
-from app.modules.integrations.instances import UNAVAILABLE, ConnectionUnusable, Instances, Lease
+from app.modules.integrations.instances import ConnectionUnusable, ConnectorMissing, Instances, Lease
 
 from .observed import note_settled, parse_traced
 from .pace import Pace
@@ -289,7 +289,7 @@ class Processor:
                             batch, settled_at = [], time.monotonic()
                 self._pace.parsed(len(rows), time.monotonic() - began)
         except (ConnectionUnusable, NotFound) as error:
-            if error.code == UNAVAILABLE and not self._nodes.alone:
+            if isinstance(error, ConnectorMissing) and not self._nodes.alone:
                 await self._leave(connection_id, rows[0].integration)
                 return
             batch = [_settled(row, _unusable(error)) for row in rows]
