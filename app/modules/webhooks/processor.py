@@ -58,8 +58,9 @@ PORTION_BUSY = 32
 SETTLED_TOGETHER = 512
 """Webhooks in one transaction."""
 
-PORTION_BYTES = 8 * 1024 * 1024
-"""Bytes of bodies read at a time."""
+PORTION_BYTES = 4 * 1024 * 1024
+"""Bytes of bodies read at a time. A connection has up to two portions in memory: one that is being settled,
+and the next."""
 
 LANES = 32
 """Connections processed at the same time: one slow connector does not hold the others up."""
