@@ -224,6 +224,14 @@ async def walk(client: httpx2.AsyncClient, path: str, **params: Any) -> list[dic
     return [item async for item in each(client, path, **params)]
 
 
+def peak_memory(pid: int) -> int:
+    """The most bytes that the process has had resident since its start, by the kernel's own account."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("the kernel does not tell")
+
+
 def free_port() -> int:
     """A port that no client is given by chance while the platform is down, so that it can come back."""
     for port in random.sample(range(20_000, 32_000), 50):

@@ -3,11 +3,10 @@
 import asyncio
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tests.support.platform import eventually
-from tests.support.process import PlatformProcess, connect, each
+from tests.support.process import connect, each, peak_memory
 from tests.support.senders import Wire
 
 from .bench import Bench, Scale, Verdict
@@ -47,19 +46,19 @@ async def pile_up_webhooks(bench: Bench) -> list[Verdict]:
     gate.touch()
     total = size.megabytes * MEGABYTE // BODY
     async with bench.platform(handler_timeout=3600) as platform, platform.client() as client:
-        idle = _peak(platform)
+        idle = peak_memory(platform.pid)
         settings = {"gate": str(gate)}
         urls = [
             (await connect(client, "stalled", settings=settings))["webhook_url"] for _ in range(CONNECTIONS)
         ]
         await asyncio.gather(*(_pile(url, total // CONNECTIONS) for url in urls))
-        filling = _peak(platform)
+        filling = peak_memory(platform.pid)
         platform.kill()
         await platform.start()
         await asyncio.sleep(1.0)
         gate.unlink()
         done = await _drained(bench, client, total)
-        draining = _peak(platform)
+        draining = peak_memory(platform.pid)
     return [
         Verdict(
             "Memory is bounded, whatever backlog of webhooks waits",
@@ -111,7 +110,7 @@ async def pile_up_actions(bench: Bench) -> list[Verdict]:
         bench.platform(action_concurrency=ACTION_CONCURRENCY, action_timeout=3600) as platform,
         platform.client() as client,
     ):
-        idle = _peak(platform)
+        idle = peak_memory(platform.pid)
         connection = (await connect(client, "courier", settings={"base_url": provider_url}))["id"]
         path = f"/api/v1/connections/{connection}"
         await client.put(f"{path}/limits", json={"concurrency": 1})
@@ -123,14 +122,14 @@ async def pile_up_actions(bench: Bench) -> list[Verdict]:
             *(_request(f"{platform.url}{path}/actions", f"r{n}", share, headers) for n in range(CLIENTS))
         )
         waiting = (await client.get(f"{path}/limits")).json()["queued"]
-        filling = _peak(platform)
+        filling = peak_memory(platform.pid)
         platform.kill()
         await platform.start()
         stuck = provider.open
         provider.most_open = 0
         await client.put(f"{path}/limits", json={"concurrency": 10_000})
         ended = await _ended(client, path, size.actions)
-        draining = _peak(platform)
+        draining = peak_memory(platform.pid)
     at_most = provider.most_open - stuck
     twice = [ref for ref, times in provider.effects.items() if times > 1]
     return [
@@ -186,11 +185,3 @@ def _beyond(doing: str, needed: int, bound: int) -> list[str]:
     return [
         f"{doing} took {needed // MEGABYTE} MB beyond the idle platform, {bound // MEGABYTE} MB are allowed"
     ]
-
-
-def _peak(platform: PlatformProcess) -> int:
-    """The most memory that the process has had resident since its start, by the kernel's own account."""
-    for line in Path(f"/proc/{platform.pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("the kernel does not tell")

@@ -91,6 +91,8 @@ async def test_a_broken_promise_is_found(
     # A broken platform shows it sooner.
     monkeypatch.setitem(poison.CASES, "tiny", 400)
     monkeypatch.setitem(kills.WEBHOOKS, "tiny", replace(kills.WEBHOOKS["tiny"], kills=1))
+    # So many that every effect class meets every fate.
+    monkeypatch.setitem(kills.ACTIONS, "tiny", replace(kills.ACTIONS["tiny"], acknowledged=150))
     monkeypatch.setitem(power.SIZES, "tiny", power.Size(1, 8))
     monkeypatch.setitem(cluster.SIZES, "tiny", replace(cluster.SIZES["tiny"], seconds=3))
     monkeypatch.setattr(crashpoints, "POINTS", ["webhook.after_acknowledgement"])
