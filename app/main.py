@@ -19,6 +19,7 @@ from app.infra import collector, failpoints, tracing
 from app.infra import log as logging_setup
 from app.infra.db import Database
 from app.infra.listener import bind, url_of
+from app.infra.server import server_config
 from app.integrations.registry import Registry
 from app.modules import problems
 from app.modules.access.callers import Callers
@@ -201,21 +202,7 @@ async def serve(
     except BaseException:
         listener.close()
         raise
-    server = _Server(
-        uvicorn.Config(
-            platform.app,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,
-            # Declared as whole seconds and used as any number of them; None would be no limit.
-            timeout_graceful_shutdown=settings.stop_timeout,  # type: ignore[arg-type]
-        ),
-        platform.worker,
-    )
+    server = _Server(server_config(platform.app, settings.stop_timeout), platform.worker)
     # The server hands signals on after its own stop; the default action would end the process before ours.
     # One that comes before the server listens for them itself stops it all the same.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, database_of
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Postgres(Storage):
 
     def size(self, place: Place) -> int:
         assert place.url is not None
-        name = place.url.rpartition("/")[2].partition("?")[0]
+        name = database_of(place.url)
         return int(self._server.psql(f"SELECT pg_database_size('{name}')"))
 
     def logged(self) -> int | None:

@@ -108,6 +108,13 @@ _READ_ONLY = {
     "default_transaction_isolation": "repeatable read",
 }
 
+PATIENT = {
+    # A migration and a move take as long as there is data, whatever an administrator grants to units.
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+}
+
 
 async def connect(url: str, patience: float | None = COMMAND_SECONDS, /, **session: str) -> Link:
     """A connection with the platform's session settings. `patience` is how long a statement may take."""
@@ -120,14 +127,6 @@ async def connect(url: str, patience: float | None = COMMAND_SECONDS, /, **sessi
         link.terminate()
         raise
     return link
-
-
-PATIENT = {
-    # A migration and a move take as long as there is data, whatever an administrator grants to units.
-    "statement_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-    "idle_session_timeout": "0",
-}
 
 
 async def open_link(url: str) -> Link:

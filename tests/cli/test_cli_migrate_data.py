@@ -21,7 +21,7 @@ from app.infra.sqlite import lock_data_dir, writer_engine
 from app.main import open_platform
 from tests.support.connectors import OpenConnector
 from tests.support.platform import registry_of, running_platform
-from tests.support.postgres import PASSWORD, PostgresServer
+from tests.support.postgres import PASSWORD, PostgresServer, database_of
 from tests.support.specification import ROOT
 
 from .conftest import Ran, Trunkline
@@ -61,7 +61,7 @@ def foreign_postgres(postgres: PostgresServer) -> Iterator[str]:
 
 
 def run_in(postgres: PostgresServer, url: str, statement: str) -> str:
-    return postgres.psql(statement, url.rpartition("/")[2].partition("?")[0])
+    return postgres.psql(statement, database_of(url))
 
 
 def move(local: Trunkline, folder: Path, url: str | None, *arguments: str) -> Ran:
@@ -188,7 +188,7 @@ def test_what_it_cannot_move_to_it_says_and_nothing_changes(
     foreign_postgres: str,
 ) -> None:  # fmt: skip
     before = tables(folder)
-    name = migrated_postgres.rpartition("/")[2].partition("?")[0]
+    name = database_of(migrated_postgres)
     run_in(postgres, migrated_postgres, "INSERT INTO tenants (name, created_at) VALUES ('somebody', 1)")
     for url, words in (
         (None, "It is not said where to. Set TRUNKLINE_DATABASE_URL"),

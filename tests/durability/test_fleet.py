@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from tests.support.platform import eventually
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, database_of
 from tests.support.process import PlatformProcess, connect, platform_process
 from tests.support.senders import SECRET, signed
 from tests.support.storage import MASTER_KEY
@@ -236,7 +236,7 @@ async def test_nodes_need_a_master_key_in_common(empty_postgres: str, tmp_path: 
 async def test_a_start_without_enough_connections_says_what_to_raise(
     postgres: PostgresServer, migrated_postgres: str, tmp_path: Path
 ) -> None:
-    name = migrated_postgres.rpartition("/")[2].partition("?")[0]
+    name = database_of(migrated_postgres)
     for limit in (1, 2):
         postgres.psql(f"ALTER DATABASE {name} CONNECTION LIMIT {limit}")
         process = PlatformProcess(
@@ -254,7 +254,7 @@ async def test_a_start_without_enough_connections_says_what_to_raise(
 async def test_webhooks_are_stored_although_there_are_not_connections_for_everything(
     postgres: PostgresServer, migrated_postgres: str, tmp_path: Path, connectors: Path
 ) -> None:
-    name = migrated_postgres.rpartition("/")[2].partition("?")[0]
+    name = database_of(migrated_postgres)
     postgres.psql(f"ALTER DATABASE {name} CONNECTION LIMIT 8")
     settings = {"connectors": connectors, "database_url": migrated_postgres, "master_key": MASTER_KEY}
     async with (

@@ -18,7 +18,7 @@ from app.infra.db import insert_rows, signal
 from app.infra.migrate import known_revisions, prepare_postgres, upgrade_postgres
 from app.infra.postgres import MAX_BATCH, MAX_PAYLOAD, PostgresDatabase, check_server, connect, payloads
 from tests.support.pooler import Pooler
-from tests.support.postgres import PASSWORD, PostgresServer
+from tests.support.postgres import PASSWORD, PostgresServer, database_of
 from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.timeout(60)
@@ -544,7 +544,7 @@ async def test_a_server_that_may_lose_what_it_acknowledged_is_refused(
 async def test_a_role_that_does_not_wait_for_the_disk_is_refused(
     postgres: PostgresServer, empty_postgres: str
 ) -> None:
-    name = empty_postgres.rpartition("/")[2].partition("?")[0]
+    name = database_of(empty_postgres)
     postgres.psql(f"ALTER DATABASE {name} SET synchronous_commit = off")
     with pytest.raises(StartupError, match="synchronous_commit=off") as caught:
         await checked(empty_postgres)
@@ -557,7 +557,7 @@ async def test_a_role_that_does_not_wait_for_the_disk_is_refused(
 async def test_a_database_that_is_read_only_for_the_role_is_refused(
     postgres: PostgresServer, empty_postgres: str
 ) -> None:
-    name = empty_postgres.rpartition("/")[2].partition("?")[0]
+    name = database_of(empty_postgres)
     postgres.psql(f"ALTER ROLE trunkline IN DATABASE {name} SET default_transaction_read_only = on")
     with pytest.raises(StartupError, match="read-only") as caught:
         await prepare_postgres(empty_postgres, allow_superuser=False)
@@ -600,11 +600,16 @@ async def test_an_old_server_and_a_standby_are_refused() -> None:
         await check_server(Link(), allow_superuser=False)  # type: ignore[arg-type]
 
 
+def through(pooler: Pooler, postgres: PostgresServer, url: str) -> str:
+    """The same database, by way of the pooler."""
+    return url.replace(f":{postgres.port}/", f":{pooler.port}/")
+
+
 async def test_a_pooler_that_pools_transactions_is_refused(
     postgres: PostgresServer, empty_postgres: str
 ) -> None:
     async with Pooler(postgres.port, transactions=True) as pooler:
-        url = empty_postgres.replace(f":{postgres.port}/", f":{pooler.port}/")
+        url = through(pooler, postgres, empty_postgres)
         with pytest.raises(StartupError, match="pooler") as caught:
             await prepare_postgres(url, allow_superuser=False)
         assert "sessions" in caught.value.remedy
@@ -614,7 +619,7 @@ async def test_through_a_pooler_of_sessions_a_connection_has_its_settings(
     postgres: PostgresServer, empty_postgres: str
 ) -> None:
     async with Pooler(postgres.port, transactions=False) as pooler:
-        url = empty_postgres.replace(f":{postgres.port}/", f":{pooler.port}/")
+        url = through(pooler, postgres, empty_postgres)
         assert await prepare_postgres(url, allow_superuser=False) == known_revisions()
         link = await connect(url, **module._READ_ONLY)
         for name, value in (module._SESSION | module._READ_ONLY).items():
@@ -669,7 +674,7 @@ async def test_who_starts_during_a_migration_waits_however_long_it_takes(
 async def test_a_migration_takes_the_time_that_it_needs(
     postgres: PostgresServer, empty_postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = empty_postgres.rpartition("/")[2].partition("?")[0]
+    name = database_of(empty_postgres)
     postgres.psql(f"ALTER ROLE trunkline IN DATABASE {name} SET statement_timeout = '300ms'")
     postgres.psql(
         "CREATE FUNCTION linger() RETURNS event_trigger LANGUAGE plpgsql AS "

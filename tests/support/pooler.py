@@ -3,6 +3,8 @@
 import asyncio
 import struct
 
+from .streams import serving
+
 KNOWN = {"user", "database", "client_encoding", "datestyle", "timezone", "application_name"}
 """What may be set as a connection begins, as with PgBouncer."""
 
@@ -16,59 +18,45 @@ class Pooler:
         self._transactions = transactions
         self._turn = asyncio.Lock()
         self._shared: tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes] | None = None
-        self._clients: set[asyncio.Task[None]] = set()
+        self._serving = serving(self._serve)
 
     async def __aenter__(self) -> "Pooler":
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self._serving.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for client in self._clients:
-            client.cancel()
-        await asyncio.gather(*self._clients, return_exceptions=True)
+        await self._serving.__aexit__(None, None, None)
         if self._shared is not None:
             self._shared[1].close()
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = asyncio.create_task(self._serve(reader, writer))
-        self._clients.add(client)
-        client.add_done_callback(self._clients.discard)
-
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            size = await reader.readexactly(4)
-            start = size + await reader.readexactly(struct.unpack("!I", size)[0] - 4)
-            if unknown := set(start[8:].decode().split("\0")[:-2:2]) - KNOWN:
-                said = f"unsupported startup parameter: {min(unknown)}"
-                fault = f"SFATAL\0VFATAL\0C08P01\0M{said}\0\0".encode()
-                writer.write(b"E" + struct.pack("!I", len(fault) + 4) + fault)
-                return
-            if self._shared is None or not self._transactions:
-                there, back = await asyncio.open_connection("127.0.0.1", self._port)
-                back.write(start)
-                self._shared = there, back, await _answer(there)
-            there, back, greeting = self._shared
-            writer.write(greeting)
-            turn = self._turn if self._transactions else asyncio.Lock()
-            said = asyncio.create_task(_message(reader))
-            while True:
-                await asyncio.wait({said})
-                async with turn:
-                    ended = asyncio.create_task(_tell(there, writer))
-                    while not ended.done():
-                        if said.done():
-                            if said.result()[:1] == b"X":
-                                ended.cancel()
-                                return
-                            back.write(said.result())
-                            said = asyncio.create_task(_message(reader))
-                        await asyncio.wait({said, ended}, return_when=asyncio.FIRST_COMPLETED)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
+        size = await reader.readexactly(4)
+        start = size + await reader.readexactly(struct.unpack("!I", size)[0] - 4)
+        if unknown := set(start[8:].decode().split("\0")[:-2:2]) - KNOWN:
+            said = f"unsupported startup parameter: {min(unknown)}"
+            fault = f"SFATAL\0VFATAL\0C08P01\0M{said}\0\0".encode()
+            writer.write(b"E" + struct.pack("!I", len(fault) + 4) + fault)
+            return
+        if self._shared is None or not self._transactions:
+            there, back = await asyncio.open_connection("127.0.0.1", self._port)
+            back.write(start)
+            self._shared = there, back, await _answer(there)
+        there, back, greeting = self._shared
+        writer.write(greeting)
+        turn = self._turn if self._transactions else asyncio.Lock()
+        said = asyncio.create_task(_message(reader))
+        while True:
+            await asyncio.wait({said})
+            async with turn:
+                ended = asyncio.create_task(_tell(there, writer))
+                while not ended.done():
+                    if said.done():
+                        if said.result()[:1] == b"X":
+                            ended.cancel()
+                            return
+                        back.write(said.result())
+                        said = asyncio.create_task(_message(reader))
+                    await asyncio.wait({said, ended}, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def _message(reader: asyncio.StreamReader) -> bytes:

@@ -80,7 +80,7 @@ class PostgresServer:
             time.sleep(0.02)
 
     def drop_database(self, url: str) -> None:
-        self.psql(f"DROP DATABASE {url.rpartition('/')[2].partition('?')[0]} WITH (FORCE)")
+        self.psql(f"DROP DATABASE {database_of(url)} WITH (FORCE)")
 
     def restart_with(self, **settings: str) -> None:
         """Restarts with other settings, or with none its own."""
@@ -140,6 +140,11 @@ class PostgresServer:
         )  # fmt: skip
         assert not check or done.returncode == 0, f"{program}: {done.stderr}"
         return int(done.returncode)
+
+
+def database_of(url: str) -> str:
+    """The name of the database that a URL is of."""
+    return url.rpartition("/")[2].partition("?")[0]
 
 
 def _roomy() -> str | None:

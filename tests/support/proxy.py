@@ -2,6 +2,8 @@
 
 import asyncio
 
+from .streams import serving
+
 
 class Proxy:
     """Carries bytes to the server and back, until a client sends a given word: then the line is cut, before
@@ -13,23 +15,14 @@ class Proxy:
         self.cut_at: bytes | None = None
         self.deliver = False
         self.cuts = 0
-        self._lines: set[asyncio.Task[None]] = set()
+        self._serving = serving(self._carry)
 
     async def __aenter__(self) -> "Proxy":
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self._serving.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for line in self._lines:
-            line.cancel()
-        await asyncio.gather(*self._lines, return_exceptions=True)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        line = asyncio.create_task(self._carry(reader, writer))
-        self._lines.add(line)
-        line.add_done_callback(self._lines.discard)
+        await self._serving.__aexit__(None, None, None)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._port)

@@ -7,6 +7,8 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
+from .streams import serving
+
 Behaviour = Callable[["Exchange"], Awaitable[None]]
 
 
@@ -63,30 +65,14 @@ class WireServer:
 @contextlib.asynccontextmanager
 async def wire_server(behaviour: Behaviour) -> AsyncIterator[WireServer]:
     """Serves every connection with `behaviour`, until the end."""
-    running: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        running.add(task)
         wire.accepted += 1
-        try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-                await behaviour(Exchange(reader, writer, wire))
-        finally:
-            running.discard(task)
-            writer.close()
+        await behaviour(Exchange(reader, writer, wire))
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    wire = WireServer(f"http://{host}:{port}")
-    try:
+    async with serving(serve) as port:
+        wire = WireServer(f"http://127.0.0.1:{port}")
         yield wire
-    finally:
-        server.close()
-        for task in list(running):
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
 
 
 def refused_url() -> str:

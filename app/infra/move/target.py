@@ -7,7 +7,7 @@ import asyncpg
 
 from app.errors import StartupError
 from app.infra.migrate import prepare_postgres, upgrade_postgres
-from app.infra.postgres import PATIENT, Link, cannot_connect, check_server, connect, reason_of
+from app.infra.postgres import Link, check_server, open_link, reason_of
 
 from .tables import Moved, Row
 
@@ -83,7 +83,7 @@ async def transaction(url: str, tables: list[Moved]) -> AsyncIterator[Target]:
 
     Raises StartupError if the database cannot be had, CommitUnknown if it may or may not have been committed.
     """
-    link = await _open(url)
+    link = await open_link(url)
     try:
         names = ", ".join(f'"{name}"' for name in (*(t.target for t in tables), *_OTHER_TABLES))
         change = link.transaction()
@@ -110,7 +110,7 @@ async def transaction(url: str, tables: list[Moved]) -> AsyncIterator[Target]:
 async def prepare(url: str, tables: list[Moved], *, allow_superuser: bool) -> list[str]:
     """Gives an empty database the current schema; returns the tables that hold anything. Raises StartupError
     for a server that is not to be used, and for a schema that is newer, or older with data in it."""
-    link = await _open(url)
+    link = await open_link(url)
     try:
         await check_server(link, allow_superuser=allow_superuser)
         found = [t.target for t in tables if await link.fetchval("SELECT to_regclass($1)", t.target)]
@@ -122,13 +122,6 @@ async def prepare(url: str, tables: list[Moved], *, allow_superuser: bool) -> li
     else:
         await prepare_postgres(url, allow_superuser=allow_superuser)
     return filled
-
-
-async def _open(url: str) -> Link:
-    try:
-        return await connect(url, None, **PATIENT)
-    except Exception as error:  # noqa: BLE001 - whatever it is, there is no connection
-        raise cannot_connect(error) from None
 
 
 async def _lock(link: Link, names: str) -> None:

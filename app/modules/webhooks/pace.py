@@ -22,7 +22,7 @@ class Pace:
     """One for all connections: their number does not make processing greedier."""
 
     def __init__(self, busy: Callable[[], bool]) -> None:
-        self._busy = busy
+        self.busy = busy
         self._each = 0.0001
         self._not_before = 0.0
 
@@ -37,7 +37,7 @@ class Pace:
 
     async def turn(self) -> bool:
         """Waits until more may be processed; whether acknowledgements are still being given."""
-        while busy := self._busy():
+        while busy := self.busy():
             left = self._not_before - time.monotonic()
             if left <= 0:
                 break

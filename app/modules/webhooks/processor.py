@@ -98,7 +98,6 @@ class Processor:
         self._works = works
         self._timeout = handler_timeout
         self._base_url = base_url
-        self._busy = busy
         self._pace = Pace(busy)
         self._settling = Batches(self._settle_together, most=SETTLED_TOGETHER, size=len)
         self._waiting: dict[str, None] = {}
@@ -270,7 +269,7 @@ class Processor:
 
     async def _following(self, connection_id: str, after: int) -> list[Waiting]:
         """What comes after the webhook of that number, unless it has to wait."""
-        if self._busy() or len(self._lanes) >= LANES or not self._nodes.holds(_lease_of(connection_id)):
+        if self._pace.busy() or len(self._lanes) >= LANES or not self._nodes.holds(_lease_of(connection_id)):
             return []
         found = await self._database.read(
             lambda s: read_waiting(s, [connection_id], PORTION, PORTION_BYTES, after)

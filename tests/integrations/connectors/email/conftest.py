@@ -27,6 +27,8 @@ from pymap.config import BackendCapability
 from pymap.imap import IMAPServer
 from pysasl.hashing import BuiltinHash
 
+from tests.support.streams import serving
+
 USER, PASSWORD = "ann@example.com", "correct-horse-battery"
 
 
@@ -310,27 +312,8 @@ async def smtp() -> AsyncIterator[SmtpServer]:
 @contextlib.asynccontextmanager
 async def talking(serve: Any) -> AsyncIterator[int]:
     """Something on a port that is a mail server only as far as `serve` is one."""
-    tasks: set[asyncio.Task[Any]] = set()
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        try:
-            await serve(reader, writer)
-        except (ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, limit=1 << 20)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async with serving(serve, limit=1 << 20) as port:
+        yield port
 
 
 def free_port() -> int:
