@@ -25,13 +25,15 @@ READERS = 3
 
 
 class Until:
-    """The end of the load, known to all who make it."""
+    """The end of the load, known to all who make it: after these seconds, and, on a busy machine, once there
+    has been `enough` of it."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, enough: Callable[[], bool]) -> None:
         self._end = asyncio.get_running_loop().time() + seconds
+        self._enough = enough
 
     def __bool__(self) -> bool:
-        return asyncio.get_running_loop().time() < self._end
+        return asyncio.get_running_loop().time() < self._end or not self._enough()
 
 
 async def send_all_the_time(sender: Sender, load: Until) -> None:
@@ -95,7 +97,10 @@ async def test_sixty_four_senders_and_eight_writers_at_once(
         settled = asyncio.Event()
         reading = [asyncio.create_task(reader.read_until(settled)) for reader in readers]
         following = asyncio.create_task(follow(client, streamed))
-        load = Until(SECONDS)
+        load = Until(
+            SECONDS,
+            lambda: len(ledger.sent) > 10 * SENDERS and sum(statuses.values()) > 5 * WRITERS,
+        )
         async with asyncio.TaskGroup() as group:
             for sender in senders:
                 group.create_task(send_all_the_time(sender, load))
@@ -133,7 +138,7 @@ async def test_sixty_four_senders_and_eight_writers_at_once(
         assert "locked" not in platform.log_text()
         assert '"level": "error"' not in platform.log_text(), platform.tail()
         assert sum(statuses.values()) > 5 * WRITERS, statuses
-        assert len(ledger.sent) > 3 * SENDERS  # a busy machine manages no more in this time
+        assert len(ledger.sent) > 10 * SENDERS
         assert min(read_meanwhile) > 0
 
 

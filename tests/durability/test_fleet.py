@@ -55,8 +55,9 @@ async def test_a_change_on_one_node_is_known_on_the_others_at_once(
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize("type", ["deliver", "lodge"])
 async def test_a_node_that_was_taken_for_dead_sends_nothing_any_more(
-    empty_postgres: str, tmp_path: Path, connectors: Path
+    empty_postgres: str, tmp_path: Path, connectors: Path, type: str
 ) -> None:
     """It stands still between the record of its attempt and the first byte, and then goes on."""
     hold, provider = tmp_path / "hold", Provider()
@@ -68,7 +69,7 @@ async def test_a_node_that_was_taken_for_dead_sends_nothing_any_more(
         nodes.client() as client,
     ):
         made = await connect(client, "courier", settings={"base_url": provider_url})
-        asked = {"type": "lodge", "payload": {"ref": "it", "hold": str(hold)}}
+        asked = {"type": type, "payload": {"ref": "it", "hold": str(hold)}}
         answer = await client.post(f"/api/v1/connections/{made['id']}/actions", json=asked)
         path = f"/api/v1/actions/{answer.json()['id']}"
 
@@ -85,6 +86,9 @@ async def test_a_node_that_was_taken_for_dead_sends_nothing_any_more(
         frozen = await eventually(who_waits, bool)
         node = next(node for node in nodes.workers if str(node.pid) == frozen)
         node.freeze()
+        if type == "deliver":  # nobody repeats it unasked
+            await eventually(state, lambda seen: seen == "unknown")
+            assert (await client.post(f"{path}/retry")).is_success
         await eventually(who_waits, lambda seen: seen not in ("", frozen))
         hold.unlink()
         await eventually(state, lambda seen: seen == "succeeded")
