@@ -15,7 +15,7 @@ from app.integrations.base import BaseIntegration
 from app.integrations.registry import Registry
 from app.main import Platform, bind, open_platform, url_of
 
-from .storage import settings_for
+from .storage import set_up, settings_for
 
 
 @dataclass
@@ -116,6 +116,8 @@ async def running_platform(
     if settings.get("public_url") is True:
         settings["public_url"] = url
     configuration = Settings(data_dir=folder, **{"stop_timeout": 2.0} | settings_for(folder) | settings)
+    if configuration.database_url is None:
+        set_up(configuration.database_path)
     registry = registry_of(*connectors) if connectors else None
     platform = await open_platform(configuration, lambda: url, registry, key_transport)
     server = uvicorn.Server(

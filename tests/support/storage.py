@@ -7,13 +7,18 @@ long as the test lasts, so a platform that is started anew finds what it had sto
 import base64
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
+
+from app.infra.migrate import upgrade
+from app.infra.sqlite import writer_engine
 
 from .postgres import PostgresServer
 
@@ -50,6 +55,23 @@ def settings_for(folder: Path) -> dict[str, Any]:
         "master_key": MASTER_KEY,
         "node_timeout": NODE_TIMEOUT,
     }
+
+
+def set_up(database: Path) -> None:
+    """Lets a new SQLite file begin with the current schema: applying migrations would be half of a start."""
+    if _chosen is None and not database.exists():
+        database.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        database.write_bytes(_migrated())
+
+
+@cache
+def _migrated() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "template.db"
+        engine = writer_engine(path)
+        upgrade(engine)
+        engine.dispose()
+        return path.read_bytes()
 
 
 ON_SQLITE_ONLY = pytest.mark.parametrize("every_storage", ["sqlite"], indirect=True)
