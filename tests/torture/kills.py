@@ -113,7 +113,7 @@ async def kill_under_actions(bench: Bench) -> list[Verdict]:
                     bench.progress(f"{killer.kills} kills, {len(traffic.requested):,} actions requested")
                 if killer.kills >= size.kills and len(traffic.requested) >= size.acknowledged:
                     break
-            actions = await traffic.settle(90 if bench.scale != "long" else 900)
+            actions = await traffic.settle()
             tried = (
                 f"{killer.kills} kill -9, {traffic.crashes} of them before or after an effect; "
                 f"provider killed {traffic.provider.starts - 1} times, "

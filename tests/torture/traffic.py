@@ -25,6 +25,10 @@ from .provider import ProviderProcess
 from .source import Source
 
 MOST_WAITING = 200
+"""Items at the source, and actions in the queue, above which there are no more for the moment: how long what
+is on its way takes in the end must not grow with the length of a run."""
+LOOK_PAUSE = 0.5
+"""Seconds between two looks at how many actions are waiting."""
 PAUSE_WHILE_DOWN = 0.02
 REPEATED = 0.1
 """Share of acknowledged webhooks that their sender sends again."""
@@ -290,6 +294,8 @@ class ActionTraffic:
     _background: Background = field(default_factory=Background)
     _ending: bool = False
     _clients: list[asyncio.Task[None]] = field(default_factory=list)
+    _room: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while fewer than MOST_WAITING actions are queued."""
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -319,6 +325,8 @@ class ActionTraffic:
                 it = cls(chance, client, provider, made, fates, crash, most_crashes)
                 if crash:
                     it._background.begin(it._crash_when_asked())
+                it._room.set()
+                it._background.begin(it._look_for_room())
                 it._clients = [asyncio.create_task(it._request_many(f"c{n}", pause)) for n in range(clients)]
                 try:
                     yield it
@@ -336,6 +344,23 @@ class ActionTraffic:
         await asyncio.sleep(0.2)
         await self.provider.start()
 
+    async def _look_for_room(self) -> None:
+        """Clients ask for more than a provider that so often has everybody wait lets anybody carry out."""
+        while True:
+            queued = 0
+            with contextlib.suppress(httpx2.HTTPError):  # while it is down nobody knows
+                queued = await self._some_in("queued")
+            if queued < MOST_WAITING or self._ending:
+                self._room.set()
+            else:
+                self._room.clear()
+            await asyncio.sleep(LOOK_PAUSE)
+
+    async def _some_in(self, state: str) -> int:
+        """How many actions are in that state, MOST_WAITING at most; raises HTTPError."""
+        page = await self.client.get("/api/v1/actions", params={"state": state, "limit": MOST_WAITING})
+        return len(page.raise_for_status().json()["items"])
+
     async def _crash_when_asked(self) -> None:
         assert self.crash is not None
         while True:
@@ -346,6 +371,7 @@ class ActionTraffic:
     async def _request_many(self, name: str, pause: float) -> None:
         """One after the other, the last one to its acknowledgement."""
         for number in count():
+            await self._room.wait()
             if self._ending:
                 return
             fates = [self.chance.choice(self.fates) for _ in range(self.chance.choice((0, 1, 1, 1, 2, 3)))]
@@ -390,6 +416,7 @@ class ActionTraffic:
     def end(self) -> None:
         """Has the clients request no more than what they are at."""
         self._ending = True
+        self._room.set()
 
     async def settle(self, timeout: float = 90.0) -> list[dict[str, Any]]:
         """Requests no more; all actions, once each has ended."""
@@ -397,14 +424,11 @@ class ActionTraffic:
         await asyncio.wait_for(asyncio.gather(*self._clients), timeout)
 
         async def unfinished() -> int:
-            total = 0
-            with contextlib.suppress(httpx2.TransportError):  # the provider may still have it killed
+            with contextlib.suppress(httpx2.HTTPError):  # the provider may still have it killed
                 for connection in self.connections:
                     # Its pauses are not what is looked into, and waiting for them would take minutes.
                     await self.client.post(f"/api/v1/connections/{connection}/resume")
-                for state in ("queued", "running"):
-                    page = await self.client.get("/api/v1/actions", params={"state": state, "limit": 100})
-                    total += len(page.json()["items"])
+                total = await self._some_in("queued") + await self._some_in("running")
                 await asyncio.sleep(0.3)
                 return total
             return 1
