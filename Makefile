@@ -76,7 +76,7 @@ bench: $(STAMP) ## Measure both databases, as ratios within one run (ARGS=--quic
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 # Only where there is no C compiler is one installed, from its own lock file.
-torture: $(STAMP) ## Try to break every promise, seven minutes (ARGS=--long: over an hour)
+torture: $(STAMP) ## Try to break every promise, seven minutes (ARGS=--long: about an hour)
 	@command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || \
 		$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-torture.lock
 	@$(BIN)/python -m tests.torture $(ARGS)

@@ -78,7 +78,7 @@ def run(
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
-    parser.add_argument("--long", action="store_true", help="as much as the aims ask for: over an hour")
+    parser.add_argument("--long", action="store_true", help="as much as the aims ask for: about an hour")
     parser.add_argument("--tiny", action="store_true", help="as little as `make test` does")
     parser.add_argument("--only", type=_names, default=_names(""), help=f"of {','.join(_ALL)}")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="repeats a run's choices")
