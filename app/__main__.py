@@ -10,9 +10,10 @@ def main() -> None:
             # JSON is UTF-8 whatever the locale; and no argument is too odd to be printed back.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
-    from app.infra import collector
+    from app.infra import collector, heap
 
     collector.start_without()
+    heap.share_one()
 
     from app.cli.root import app
 

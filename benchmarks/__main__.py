@@ -99,7 +99,7 @@ def _options() -> argparse.Namespace:
     for name, words in (
         ("tiny", "only whether it works: the figures mean nothing"),
         ("quick", "one round of short bursts, to try things out"),
-        ("long", "longer bursts, a million stored, a backlog of a gigabyte: about an hour"),
+        ("long", "longer bursts, a million stored, a backlog of a gigabyte: half an hour"),
     ):
         how_much.add_argument(f"--{name}", dest="plan", action="store_const", const=name, help=words)
     parser.set_defaults(plan="default")

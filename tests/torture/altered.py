@@ -221,7 +221,7 @@ def unbounded_backlog() -> None:
     from app.modules.webhooks import processor
 
     processor.PORTION = processor.PORTION_BUSY = 1_000_000
-    processor.PORTION_BYTES = 1 << 40
+    processor.PORTION_BYTES = processor.MOST_BYTES = 1 << 40
 
 
 def unbounded_claims() -> None:

@@ -13,13 +13,14 @@ from .bench import Bench, Scale, Verdict
 from .disk import MEGABYTE
 from .provider import Provider, running
 
-CONNECTIONS = 2
+CONNECTIONS = 32
+"""As many as are processed at the same time."""
 BODY = 64 * 1024
 WEBHOOK_BOUND = 160 * MEGABYTE
 """What the platform may need beyond a start without data: the page caches of the writer (32 MB) and of the
-readers (8 MB); portions of at most 4 MB of bodies, two for each connection that is being processed,
+readers (8 MB); at most 8 MB of bodies, and beyond that one portion and a small one for each connection,
 each of them held as bytes, as decoded JSON and as the event's text, and once more on its way into and out of
-the database (2 x 2 x 5 x 4 MB here); what is being received. It does not depend on how much waits."""
+the database (5 x 16 MB here); what is being received. How much waits, and for how many, changes nothing."""
 
 ACTION_BOUND = 80 * MEGABYTE
 """The same for actions: page caches, and what at most `action_concurrency` tasks hold."""

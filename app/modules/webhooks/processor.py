@@ -62,6 +62,12 @@ PORTION_BYTES = 4 * 1024 * 1024
 """Bytes of bodies read at a time. A connection has up to two portions in memory: one that is being settled,
 and the next."""
 
+MOST_BYTES = 8 * 1024 * 1024
+"""Bytes of bodies in memory, of all connections together. Once there are so many, a connection still gets a
+small portion, or its next webhook, however large: those with slow handlers may not keep others waiting."""
+
+SMALL_PORTION_BYTES = 64 * 1024
+
 LANES = 32
 """Connections processed at the same time: one slow connector does not hold the others up."""
 
@@ -106,6 +112,8 @@ class Processor:
         self._left: set[str] = set()
         """Connections whose connector this node does not have."""
         self._lanes: dict[str, asyncio.Task[None]] = {}
+        self._held: dict[str, int] = {}
+        """Bytes of bodies that each lane has in memory, or is reading."""
         self._unanswered: set[str] = set()
         self._news = asyncio.Event()
         self._sweep = True
@@ -199,11 +207,13 @@ class Processor:
         ready = await self._take()
         if not ready:
             return
-        lanes = await self._database.read(lambda s: read_waiting(s, ready, portion, PORTION_BYTES))
+        most = max(min(PORTION_BYTES, self._room()), SMALL_PORTION_BYTES)
+        lanes = await self._database.read(lambda s: read_waiting(s, ready, portion, most))
         self._pace.spend(sum(map(len, lanes.values())))
         for connection_id in ready:
             rows = lanes.get(connection_id)
             if rows:
+                self._held[connection_id] = _size(rows)
                 task = asyncio.create_task(self._lane(connection_id, rows))
                 self._lanes[connection_id] = task
                 self._idle_since.pop(connection_id, None)
@@ -257,24 +267,35 @@ class Processor:
             async with _InOrder(self._settle) as settling:
                 while rows:
                     await self._process(connection_id, rows, settling)
-                    rows = await self._following(connection_id, rows[-1].seq)
+                    rows = await self._following(connection_id, rows)
         except StorageUnavailable:
             await asyncio.sleep(STORAGE_PAUSE)
         except Exception:
             log.exception("processing_failed", connection=connection_id)
             await asyncio.sleep(STORAGE_PAUSE)
         finally:
-            del self._lanes[connection_id]
+            del self._lanes[connection_id], self._held[connection_id]
             self._add(connection_id)  # there may be more; an empty look takes it off the list
 
-    async def _following(self, connection_id: str, after: int) -> list[Waiting]:
-        """What comes after the webhook of that number, unless it has to wait."""
+    async def _following(self, connection_id: str, rows: list[Waiting]) -> list[Waiting]:
+        """What comes after those rows, which are being settled, unless it has to wait."""
         if self._pace.busy() or len(self._lanes) >= LANES or not self._nodes.holds(_lease_of(connection_id)):
             return []
+        settling, after = _size(rows), rows[-1].seq
+        self._held[connection_id] = settling
+        most = min(PORTION_BYTES, self._room())
+        if most < SMALL_PORTION_BYTES:
+            return []
+        self._held[connection_id] = settling + most  # others look while it is being read
         found = await self._database.read(
-            lambda s: read_waiting(s, [connection_id], PORTION, PORTION_BYTES, after)
+            lambda s: read_waiting(s, [connection_id], PORTION, most, after)[connection_id]
         )
-        return found[connection_id]
+        self._held[connection_id] = settling + _size(found)
+        return found
+
+    def _room(self) -> int:
+        """Bytes of bodies for which there is room in memory."""
+        return MOST_BYTES - sum(self._held.values())
 
     async def _process(self, connection_id: str, rows: list[Waiting], settling: "_InOrder") -> None:
         batch: list[Settled] = []
@@ -383,6 +404,10 @@ def _unusable(error: ConnectionUnusable | NotFound) -> Parsed:
 
 def _settled(row: Waiting, parsed: Parsed) -> Settled:
     return Settled(row.seq, parsed.events, parsed.failure, row.integration, parsed.span)
+
+
+def _size(rows: Sequence[Waiting]) -> int:
+    return sum(len(row.body) for row in rows)
 
 
 def _lease_of(connection_id: str) -> str:
